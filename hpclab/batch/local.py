@@ -1,0 +1,93 @@
+"""The embedded batch system, `python -m hpclab.localq`: this machine, with slots and walltimes.
+
+States: PENDING RUNNING COMPLETED FAILED CANCELLED TIMEOUT UNKNOWN, one JSON object a line.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Sequence
+
+from hpclab.errors import UnreadableOutput
+from hpclab.job import JobSpec, JobState, JobStatus
+
+DIRECTIVE = "#HPCLAB"
+JOB_ID = "$HPCLAB_LOCALQ_JOB_ID"
+END_TIME = "$HPCLAB_LOCALQ_END_TIME"
+
+STATES = {
+    "PENDING": JobState.PENDING,
+    "RUNNING": JobState.RUNNING,
+    "COMPLETED": JobState.DONE,
+    "FAILED": JobState.FAILED,
+    "CANCELLED": JobState.CANCELLED,
+    "TIMEOUT": JobState.FAILED,
+}
+
+_LOCALQ = ["python", "-m", "hpclab.localq"]
+
+
+def directives(spec: JobSpec) -> list[str]:
+    lines = [
+        f"--job-name={spec.name}",
+        f"--cores={spec.cores}",
+        f"--memory={spec.memory_bytes}",
+        f"--walltime={spec.walltime_s}",
+        f"--output={shlex.quote(spec.log.format(job_id='%j'))}",
+    ]
+    if slots := spec.options.get("slots"):
+        lines.append(f"--slots={slots}")
+    return lines + list(spec.extra)
+
+
+def submit_command(script: str) -> list[str]:
+    return [*_LOCALQ, "submit", script]
+
+
+def parse_job_id(stdout: str) -> str:
+    # a profile script may print before the answer
+    lines = stdout.strip().splitlines()
+    if not lines or not re.fullmatch(r"[0-9]+", lines[-1].strip()):
+        raise UnreadableOutput(f"no job id in the answer of localq submit: {stdout!r}")
+    return lines[-1].strip()
+
+
+def status_command(job_ids: Sequence[str]) -> list[str]:
+    return [*_LOCALQ, "status", *job_ids]
+
+
+def parse_status(stdout: str) -> dict[str, JobStatus]:
+    statuses = (_status(line) for line in stdout.splitlines() if line.startswith("{"))
+    return {status.job_id: status for status in statuses}
+
+
+def _status(line: str) -> JobStatus:
+    try:
+        given = json.loads(line)
+        state = STATES.get(given["state"], JobState.UNKNOWN)
+        signal = given.get("signal")
+        return JobStatus(
+            job_id=str(given["id"]),
+            state=state,
+            reason=str(given.get("reason") or ""),
+            node=str(given.get("node") or ""),
+            start_time=_time(given.get("start_time")),
+            end_time=_time(given.get("limit_time") if state is JobState.RUNNING else given.get("end_time")),
+            exit_status=128 + int(signal) if signal else _whole(given.get("exit_code")),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnreadableOutput(f"localq status answered {line!r}: {error!r}") from error
+
+
+def _time(value: object) -> float | None:
+    return None if value is None else float(str(value))
+
+
+def _whole(value: object) -> int | None:
+    return None if value is None else int(str(value))
+
+
+def cancel_command(job_ids: Sequence[str]) -> list[str]:
+    return [*_LOCALQ, "cancel", *job_ids]

@@ -1,0 +1,323 @@
+"""The command line: parse, one call of the core, print. No behaviour lives here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hpclab import __version__
+from hpclab.config import Setting, Settings, config_files, load
+from hpclab.errors import HpclabError
+from hpclab.hosts.local import LocalHost
+from hpclab.session import Session
+from hpclab.show import (
+    SESSION_COMMANDS,
+    config_table,
+    connection_text,
+    phase_text,
+    sessions_table,
+    status_text,
+    story_text,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Entry point; every error that hpclab can explain becomes a message and its own exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except HpclabError as error:
+        if debug:
+            raise
+        click.echo(f"hpclab: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "-V", "--version", message="hpclab %(version)s")
+@click.option("--debug", is_flag=True, help="Show Python's traceback with an error.")
+def cli(debug: bool) -> None:
+    """JupyterLab with Dask behind it, on a batch-scheduled cluster.
+
+    \b
+    hpclab start --queue local     a session: JupyterLab and Dask in one job
+    hpclab add-worker              one more worker, again and again
+    hpclab status                  what runs, what waits and why
+    hpclab stop                    the end of it all
+    """
+
+
+def _settings(**given: Any) -> Settings:
+    return _load(given)[0]
+
+
+def _load(given: dict[str, Any]) -> tuple[Settings, list[Setting]]:
+    return load(os.environ, config_files(os.environ), given)
+
+
+def _host() -> LocalHost:
+    return LocalHost(os.environ)
+
+
+def _session(name: str | None, *, or_latest: bool = False) -> Session:
+    """The named one, else the one that this terminal runs in, else the only one that is alive."""
+    settings, host = _settings(), _host()
+    if name := name or os.environ.get("HPCLAB_SESSION"):
+        return Session.open(host, settings, name)
+    return Session.only(host, settings, or_latest=or_latest)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+_name = click.argument("name", required=False)
+_of_session = click.option(
+    "-s", "--session", "name", metavar="NAME", help="The session; needed if several are running."
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+_profile = click.option("--profile", metavar="NAME", help="Use [profile.NAME] of your config.")
+
+
+@cli.command()
+@click.option("-q", "--queue", metavar="SYSTEM[:QUEUE]", help="The batch system, and a queue of it. [default: auto]")
+@click.option("-n", "--name", default="", help="The session's name. [default: a new one]")
+@click.option("-w", "--workers", metavar="N", help="Dask workers in the main job.")
+@click.option("-c", "--cores", metavar="N", help="Cores of each worker.")
+@click.option("-m", "--memory", metavar="SIZE", help="Memory of each worker, such as 4G.")
+@click.option("-t", "--walltime", metavar="TIME", help="How long the session may run, such as 2h or 1:30:00.")
+@_profile
+@_json
+def start(name: str, as_json: bool, **given: Any) -> None:
+    """Start a session: submit its main job, follow it, and print how to connect.
+
+    The session goes on when this command ends, or is interrupted.
+    """
+    settings = _settings(**given)
+    session = Session.start(_host(), settings, name=name, notebook_dir=os.getcwd())
+    with _interruptible(session):
+        _follow(session, settings.start_timeout_s)
+    described = session.describe_with_secrets()
+    if as_json:
+        _print_json(described)
+    else:
+        _console().print(connection_text(described))
+
+
+@contextmanager
+def _interruptible(session: Session) -> Iterator[None]:
+    """Ctrl-C while waiting loses nothing, and says so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        state = session.describe()["state"]
+        click.echo(f"\ninterrupted; the session {session.name} is still {state}, and goes on\n", err=True)
+        for command, meaning in SESSION_COMMANDS["interrupted"]:
+            click.echo(f"  {f'hpclab {command} {session.name}':<36}{meaning}", err=True)
+        sys.exit(INTERRUPTED)
+
+
+def _follow(session: Session, timeout_s: float) -> None:
+    console = _console(stderr=True)
+    console.print(f"session [bold]{session.name}[/bold]")
+    shown = ""
+    with console.status("submitted") as line:
+        for phase in session.follow(timeout_s=timeout_s):
+            text = phase_text(phase)
+            if phase.what != "queued":
+                console.print(f"  {text}")
+            elif console.is_terminal:
+                line.update(text)
+            elif phase.text != shown:
+                console.print(f"  {text}")
+                shown = phase.text
+
+
+@cli.command("add-worker")
+@click.option("-n", "--count", type=click.IntRange(1, 10000), default=1, help="How many jobs. [default: 1]")
+@click.option("-c", "--cores", metavar="N", help="Cores of each worker.")
+@click.option("-m", "--memory", metavar="SIZE", help="Memory of each worker.")
+@click.option("-t", "--walltime", "worker_walltime", metavar="TIME", help="How long the job may run.")
+@click.option("--workers-per-job", metavar="N", help="Dask workers in each job.")
+@_of_session
+@_json
+def add_worker(name: str | None, count: int, as_json: bool, **given: Any) -> None:
+    """Submit small jobs whose workers join the running session.
+
+    What is not given is as `hpclab start` had it.
+    """
+    session = _session(name)
+    asked = _settings(**given)
+    named = {key for key, value in given.items() if value is not None}
+    record = session.worker_record(
+        workers=asked.workers_per_job if "workers_per_job" in named else None,
+        cores=asked.cores if "cores" in named else None,
+        memory_bytes=asked.memory_bytes if "memory" in named else None,
+        walltime_s=asked.worker_walltime_s if "worker_walltime" in named else None,
+    )
+    job_ids = session.add_worker(record, count)
+    if as_json:
+        _print_json({"name": session.name, "jobs": job_ids})
+    else:
+        click.echo(f"submitted {', '.join(job_ids)} to {session.name}; see them with `hpclab status`")
+
+
+@cli.command("remove-worker")
+@click.argument("job_id", metavar="JOB")
+@_of_session
+def remove_worker(name: str | None, job_id: str) -> None:
+    """Retire the workers of a job: they hand over their data and leave, then the job ends."""
+    click.echo(_session(name).remove_worker(job_id))
+
+
+@cli.command()
+@_name
+@click.option("--watch", is_flag=True, help="Look again every two seconds, until Ctrl-C.")
+@_json
+def status(name: str | None, watch: bool, as_json: bool) -> None:
+    """The session's jobs: their state and why, and whether their Dask workers have joined."""
+    session = _session(name, or_latest=True)
+    if as_json:
+        _print_json(session.describe())
+    elif watch:
+        from rich.live import Live
+
+        with Live(console=_console(), auto_refresh=False) as live:
+            try:
+                while True:
+                    live.update(status_text(session.describe()), refresh=True)
+                    time.sleep(2)
+            except KeyboardInterrupt:
+                return
+    else:
+        _console().print(status_text(session.describe()))
+
+
+@cli.command("list")
+@_json
+def list_sessions(as_json: bool) -> None:
+    """All your sessions."""
+    found = Session.all(_host(), _settings())
+    if as_json:
+        _print_json(found)
+    elif found:
+        _console().print(sessions_table(found))
+    else:
+        click.echo("no sessions; start one with `hpclab start`")
+
+
+@cli.command()
+@click.argument("job_id", metavar="[JOB]", required=False, default="")
+@click.option("-n", "--lines", type=click.IntRange(1), default=50, help="How many lines. [default: 50]")
+@click.option("-f", "--follow", is_flag=True, help="Go on as the log grows, until Ctrl-C.")
+@_of_session
+def logs(name: str | None, job_id: str, lines: int, follow: bool) -> None:
+    """The end of a job's log; the main job's when none is named."""
+    session = _session(name, or_latest=True)
+    try:
+        for text in session.log_lines(job_id, lines=lines, follow=follow):
+            click.echo(text)
+    except KeyboardInterrupt:
+        return
+
+
+@cli.command()
+@click.argument("job_id", metavar="[JOB]", required=False, default="")
+@_of_session
+@_json
+def why(name: str | None, job_id: str, as_json: bool) -> None:
+    """The story of one job: what happened when, and why it ended."""
+    story = _session(name, or_latest=True).why(job_id)
+    if as_json:
+        events = [{"time": event.time, "event": event.what, **event.details} for event in story.events]
+        _print_json({"job": story.job.describe(time.time()), "events": events, "log": story.log_tail})
+    else:
+        _console().print(story_text(story))
+
+
+@cli.command()
+@click.argument("which", type=click.Choice(["start", "add-worker"]))
+@click.option("-q", "--queue", metavar="SYSTEM[:QUEUE]", help="The batch system, and a queue of it.")
+@click.option("-n", "--name", default="my-session", help="The session's name.")
+@click.option("-w", "--workers", metavar="N", help="Dask workers in the main job.")
+@click.option("-c", "--cores", metavar="N", help="Cores of each worker.")
+@click.option("-m", "--memory", metavar="SIZE", help="Memory of each worker.")
+@click.option("-t", "--walltime", metavar="TIME", help="How long the job may run.")
+@_profile
+def script(which: str, name: str, **given: Any) -> None:
+    """Print the job script that would be submitted, and submit nothing."""
+    if which == "add-worker":
+        given["worker_walltime"] = given.pop("walltime")
+    session = Session.planned(_host(), _settings(**given), name=name, notebook_dir=os.getcwd())
+    click.echo(session.start_script() if which == "start" else session.worker_script(), nl=False)
+
+
+@cli.command()
+@_name
+@_json
+def attach(name: str | None, as_json: bool) -> None:
+    """Print again how to connect to a session; if it is still coming up, follow it first."""
+    session = _session(name)
+    if session.describe()["state"] in ("queued", "held", "starting"):
+        with _interruptible(session):
+            _follow(session, _settings().start_timeout_s)
+    session.check_running()
+    described = session.describe_with_secrets()
+    if as_json:
+        _print_json(described)
+    else:
+        _console().print(connection_text(described))
+
+
+@cli.command()
+@_name
+def stop(name: str | None) -> None:
+    """Cancel every job of a session, running or queued, and wait until they are gone."""
+    session = _session(name)
+    cancelled = session.stop()
+    for job in cancelled:
+        was = job.status.state.value
+        click.echo(
+            f"cancelled {'main job' if job.record.role == 'main' else 'worker job'} {job.job_id}, which was {was}"
+        )
+    click.echo(f"{session.name} has ended; its folder is {shlex.quote(session.folder.path)}")
+
+
+@cli.command()
+@_profile
+@_json
+def config(as_json: bool, **given: Any) -> None:
+    """Every option, its value, and where that comes from."""
+    _, chosen = _load(given)
+    if as_json:
+        _print_json({setting.key: {"value": setting.value, "source": setting.where} for setting in chosen})
+    else:
+        _console().print(config_table(chosen))

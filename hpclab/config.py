@@ -1,0 +1,200 @@
+"""Settings: defaults < site < user < [profile.NAME] < HPCLAB_* < flag. Every value knows where it came from.
+
+An option exists if and only if it stands in defaults.toml. Reads only the TOML files whose paths it is given.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from hpclab.errors import ConfigError
+from hpclab.units import parse_count, parse_memory, parse_walltime
+
+DEFAULTS = Path(__file__).with_name("defaults.toml")
+
+
+class Source(IntEnum):
+    """Where a value came from; a higher one wins."""
+
+    DEFAULT = 0
+    SITE = 1
+    USER = 2
+    PROFILE = 3
+    ENVIRONMENT = 4
+    FLAG = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One option as it was given, and by whom; `where` is a file and line, a variable or a flag."""
+
+    key: str
+    value: Any
+    source: Source
+    where: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All options, read and checked; times in seconds, sizes in bytes."""
+
+    queue: str
+    profile: str
+    workers: int
+    cores: int
+    memory_bytes: int
+    walltime_s: int
+    scheduler_cores: int
+    scheduler_memory_bytes: int
+    worker_walltime_s: int
+    workers_per_job: int
+    drain_s: int
+    death_timeout_s: int
+    prologue: tuple[str, ...]
+    python: str
+    mpiexec: str
+    interface: str
+    notebook_dir: str
+    extra: tuple[str, ...]
+    start_timeout_s: int
+    local_slots: int
+
+
+TIMES = {"walltime", "worker_walltime", "drain", "death_timeout", "start_timeout"}
+MEMORIES = {"memory", "scheduler_memory"}
+COUNTS = {"workers", "cores", "scheduler_cores", "workers_per_job"}
+
+
+def config_files(env: Mapping[str, str]) -> list[tuple[Source, Path]]:
+    """The files that may hold settings, weakest first."""
+    site = env.get("HPCLAB_SITE_CONFIG") or "/etc/hpclab/config.toml"
+    user = env.get("XDG_CONFIG_HOME") or f"{env.get('HOME', '~')}/.config"
+    return [(Source.SITE, Path(site)), (Source.USER, Path(user) / "hpclab/config.toml")]
+
+
+def load(
+    env: Mapping[str, str], files: Sequence[tuple[Source, Path]], given: Mapping[str, Any]
+) -> tuple[Settings, list[Setting]]:
+    """The settings, and the same as a list with sources. `given` are flags; those that are None were not given."""
+    defaults = tomllib.loads(DEFAULTS.read_text())
+    read = [(source, path, *_read(path)) for source, path in files]
+    layers = [Setting(key=k, value=v, source=Source.DEFAULT, where="default") for k, v in defaults.items()]
+    for source, path, table, text in read:
+        layers += _from_table({k: v for k, v in table.items() if k != "profile"}, source, path, text, defaults)
+        if isinstance(table.get("profile"), str):
+            layers += _from_table({"profile": table["profile"]}, source, path, text, defaults)
+    top = _from_env(env, defaults) + [
+        Setting(key=key, value=value, source=Source.FLAG, where="--" + key.replace("_", "-"))
+        for key, value in given.items()
+        if value is not None
+    ]
+    profile = {setting.key: setting.value for setting in [*layers, *top]}["profile"]
+    layers += _from_profile(profile, read, defaults)
+    chosen = {setting.key: setting for setting in [*layers, *top]}
+    return _settings(chosen), list(chosen.values())
+
+
+def _read(path: Path) -> tuple[dict[str, Any], str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(text), text
+    except (FileNotFoundError, NotADirectoryError):
+        return {}, ""
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {path}: {error}\nmend the file, or move it away") from error
+
+
+def _from_table(
+    table: Mapping[str, Any], source: Source, path: Path, text: str, defaults: Mapping[str, Any], under: str = ""
+) -> list[Setting]:
+    settings = []
+    for key, value in table.items():
+        where = f"{path}:{_line_of(key, text, under)}"
+        if key not in defaults:
+            raise ConfigError(f"{where}: unknown option {key!r}{_close_match(key, defaults)}")
+        settings.append(Setting(key=key, value=value, source=source, where=where))
+    return settings
+
+
+def _from_profile(
+    profile: str, read: Sequence[tuple[Source, Path, dict[str, Any], str]], defaults: Mapping[str, Any]
+) -> list[Setting]:
+    settings: list[Setting] = []
+    known: list[str] = []
+    for _, path, table, text in read:
+        profiles = table.get("profile")
+        if not isinstance(profiles, dict):
+            continue
+        known += profiles
+        settings += _from_table(profiles.get(profile, {}), Source.PROFILE, path, text, defaults, f"profile.{profile}")
+    if profile and profile not in known:
+        have = ", ".join(sorted(set(known))) or "none"
+        raise ConfigError(f"no [profile.{profile}] in any config file (profiles: {have}){_close_match(profile, known)}")
+    return settings
+
+
+def _from_env(env: Mapping[str, str], defaults: Mapping[str, Any]) -> list[Setting]:
+    settings = []
+    for key, default in defaults.items():
+        variable = f"HPCLAB_{key.upper()}"
+        if variable in env:
+            value: Any = env[variable].splitlines() if isinstance(default, list) else env[variable]
+            settings.append(Setting(key=key, value=value, source=Source.ENVIRONMENT, where="$" + variable))
+    return settings
+
+
+def _line_of(key: str, text: str, under: str) -> int:
+    """The line of a key, below `[under]` where it is a profile's; 1 where it is written in some other way."""
+    section = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if heading := re.match(r"\s*\[([^\]]+)\]", line):
+            section = heading[1].strip().replace('"', "")
+            if section == key:
+                return number
+        elif section == under and re.match(rf"""\s*["']?{re.escape(key)}["']?\s*=""", line):
+            return number
+    return 1
+
+
+def _close_match(word: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    matches = difflib.get_close_matches(word, list(known), n=1)
+    return f"\ndid you mean {matches[0]!r}?" if matches else "\n`hpclab config` lists all options"
+
+
+def _settings(chosen: Mapping[str, Setting]) -> Settings:
+    values: dict[str, Any] = {}
+    for key, setting in chosen.items():
+        try:
+            values[_field(key)] = _parsed(key, setting.value)
+        except ConfigError as error:
+            raise ConfigError(f"{setting.where}: {error}") from None
+    return Settings(**values)
+
+
+def _field(key: str) -> str:
+    return f"{key}_s" if key in TIMES else f"{key}_bytes" if key in MEMORIES else key
+
+
+def _parsed(key: str, value: Any) -> Any:
+    if key in TIMES:
+        return parse_walltime(str(value))
+    if key in MEMORIES:
+        return parse_memory(str(value))
+    if key in COUNTS:
+        return parse_count(str(value), what=key)
+    if key in ("prologue", "extra"):
+        if not isinstance(value, (list, tuple)) or not all(isinstance(line, str) for line in value):
+            raise ConfigError(f"{key} must be a list of lines, not {value!r}")
+        return tuple(value)
+    if key == "local_slots":
+        return 0 if str(value) == "0" else parse_count(str(value), what=key)
+    if not isinstance(value, str):
+        raise ConfigError(f"{key} must be a text, not {value!r}")
+    return value

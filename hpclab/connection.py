@@ -1,0 +1,73 @@
+"""What the main job announces once JupyterLab answers, and the addresses and the tunnel that follow from it. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+
+from hpclab.errors import UnreadableOutput
+
+JUPYTER_PORT = 8888
+DASHBOARD_PORT = 8787
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """Where JupyterLab and the dashboard listen, as seen from the login node. No secrets.
+
+    `jupyter_host` and `dashboard_host` are the node, or 127.0.0.1 where the node is the login node itself.
+    """
+
+    session: str
+    job_id: str
+    node: str
+    scheduler_address: str
+    jupyter_host: str
+    jupyter_port: int
+    dashboard_host: str
+    dashboard_port: int
+    time: float
+
+    def to_text(self) -> str:
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @staticmethod
+    def from_text(text: str) -> Connection:
+        """Raises UnreadableOutput when the text is cut off or somebody else's."""
+        try:
+            given = json.loads(text)
+            values = {field.name: given[field.name] for field in fields(Connection)}
+            ports = {name: int(values[name]) for name in ("jupyter_port", "dashboard_port")}
+            return Connection(**{**values, **ports, "time": float(values["time"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnreadableOutput(f"connection.json is not what a main job writes: {error!r}") from error
+
+
+def jupyter_url(host: str, port: int, token: str = "") -> str:
+    return f"http://{host}:{port}/lab" + (f"?token={token}" if token else "")
+
+
+def dashboard_url(host: str, port: int, token: str = "") -> str:
+    return f"http://{host}:{port}/status" + (f"?token={token}" if token else "")
+
+
+def tunnel_argv(connection: Connection, login: str) -> list[str]:
+    """The ssh command that brings both ports to the user's own machine; `login` is USER@LOGIN."""
+    return [
+        "ssh",
+        "-N",
+        "-L",
+        f"{JUPYTER_PORT}:{connection.jupyter_host}:{connection.jupyter_port}",
+        "-L",
+        f"{DASHBOARD_PORT}:{connection.dashboard_host}:{connection.dashboard_port}",
+        login,
+    ]
+
+
+def worker_name(job_id: str, index: int) -> str:
+    """The name of a Dask worker: it carries its job, so that each worker can be shown beside its job."""
+    return f"{job_id}-{index}"
+
+
+def job_of_worker(name: str) -> str:
+    return name.rpartition("-")[0]

@@ -1,0 +1,126 @@
+"""Every error that hpclab raises on purpose, each with an exit code of its own.
+
+* HpclabError                1
+  + ConfigError              2   a setting, a flag or a name is wrong
+  + CommandError             3   a command ran and failed
+    + Refused               12   the batch system would not take the job
+  + CommandMissing           4   a command is not there to be run
+  + UnreadableOutput         5   a program answered what we cannot read
+  + JobEnded                 6   the main job ended before JupyterLab was up
+  + TookTooLong              7   we waited long enough
+  + NoSuchSession            8   no session of this name
+  + SessionExists            9   the name is taken
+  + StoreError              10   a file of the session cannot be read or written
+  + NoSuchJob               11   the session has no such job
+  + NotRunning              13   the session is not in a state for this
+
+A message says what happened, the evidence, and on its last line what to do next.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class CommandResult(Protocol):
+    """What an error about a command needs to know of it; `hosts.Result` is one."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def argv(self) -> Sequence[str]: ...
+    @property
+    def exit_status(self) -> int: ...
+    @property
+    def output(self) -> str: ...
+
+
+class HpclabError(Exception):
+    """Anything that hpclab can explain."""
+
+    exit_code = 1
+
+
+class ConfigError(HpclabError):
+    """A setting, a flag or a name that makes no sense."""
+
+    exit_code = 2
+
+
+class CommandError(HpclabError):
+    """A command ran and failed: host, command, exit status and what it said."""
+
+    exit_code = 3
+
+    def __init__(self, what: str, result: CommandResult, *, next_step: str = "") -> None:
+        lines = result.output.strip().splitlines()[-10:] or ["(nothing)"]
+        evidence = [
+            f"  command: {shlex.join(result.argv)}",
+            f"  on: {result.host}, exit status {result.exit_status}",
+            "  it said:",
+            *(f"    {line}" for line in lines),
+        ]
+        super().__init__("\n".join([what, *evidence, *([next_step] if next_step else [])]))
+        self.result = result
+
+
+class Refused(CommandError):
+    """The batch system would not take the job."""
+
+    exit_code = 12
+
+
+class CommandMissing(HpclabError):
+    """A command is not there to be run."""
+
+    exit_code = 4
+
+
+class UnreadableOutput(HpclabError):
+    """A program answered something that we cannot read."""
+
+    exit_code = 5
+
+
+class JobEnded(HpclabError):
+    """The main job ended before JupyterLab was up."""
+
+    exit_code = 6
+
+
+class TookTooLong(HpclabError):
+    """We waited long enough; nothing is lost by that."""
+
+    exit_code = 7
+
+
+class NoSuchSession(HpclabError):
+    """No session of this name."""
+
+    exit_code = 8
+
+
+class SessionExists(HpclabError):
+    """The name is taken."""
+
+    exit_code = 9
+
+
+class StoreError(HpclabError):
+    """A file of the session cannot be read or written."""
+
+    exit_code = 10
+
+
+class NoSuchJob(HpclabError):
+    """The session has no such job."""
+
+    exit_code = 11
+
+
+class NotRunning(HpclabError):
+    """The session is not in a state for what was asked."""
+
+    exit_code = 13

@@ -1,0 +1,100 @@
+"""The names of all files of a session: `~/.hpclab/sessions/NAME`, on the cluster, mode 0700. Names only; no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+
+@dataclass(frozen=True)
+class SessionFolder:
+    """Where each file of one session stands."""
+
+    path: str
+
+    def __truediv__(self, name: str) -> str:
+        return str(PurePosixPath(self.path) / name)
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.path).name
+
+    @property
+    def session(self) -> str:
+        """What the session is: written once, when it is made."""
+        return self / "session.json"
+
+    @property
+    def token(self) -> str:
+        return self / "token"
+
+    @property
+    def ca(self) -> str:
+        return self / "tls/ca.pem"
+
+    @property
+    def certificate(self) -> str:
+        return self / "tls/certificate.pem"
+
+    @property
+    def key(self) -> str:
+        return self / "tls/key.pem"
+
+    @property
+    def start_script(self) -> str:
+        return self / "start-dask.sh"
+
+    @property
+    def worker_script(self) -> str:
+        return self / "add-one-worker.sh"
+
+    def other_script(self, digest: str) -> str:
+        """An `add-worker` that asked for something else than the session's defaults, named by its content."""
+        return self / f"scripts/add-worker-{digest}.sh"
+
+    @property
+    def jobs(self) -> str:
+        return self / "jobs"
+
+    def job(self, job_id: str) -> str:
+        """One record per job, so that twenty writers at once lose nothing."""
+        return self / f"jobs/{job_id}.json"
+
+    def events(self, job_id: str) -> str:
+        return self / f"events/{job_id}.jsonl"
+
+    def log(self, job_id: str) -> str:
+        return self / f"logs/{job_id}.log"
+
+    def retire(self, job_id: str) -> str:
+        """Its presence asks the workers of a job to hand over their data and leave."""
+        return self / f"retire/{job_id}"
+
+    @property
+    def over(self) -> str:
+        """Its presence says that the session has ended, and its text how; a worker job that starts now leaves."""
+        return self / "over"
+
+    @property
+    def connection(self) -> str:
+        """What the main job announces once JupyterLab answers."""
+        return self / "connection.json"
+
+    @property
+    def scheduler(self) -> str:
+        """Dask's own scheduler file."""
+        return self / "scheduler.json"
+
+    @property
+    def roster(self) -> str:
+        """The workers that the Dask scheduler has now, kept by the scheduler itself."""
+        return self / "workers.json"
+
+    @property
+    def runtime(self) -> str:
+        """Jupyter's runtime files."""
+        return self / "jupyter"
+
+    @property
+    def subfolders(self) -> tuple[str, ...]:
+        return tuple(self / name for name in ("tls", "scripts", "jobs", "events", "logs", "retire", "jupyter"))

@@ -1,0 +1,80 @@
+"""This machine."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hpclab.errors import CommandMissing, TookTooLong
+from hpclab.hosts import Result
+
+
+class LocalHost:
+    """Runs commands and touches files here; `env` is the user's environment."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = dict(env)
+        self.name = socket.gethostname()
+        self.python = sys.executable
+        self.home = env.get("HPCLAB_HOME") or str(Path(env.get("HOME") or Path.home()) / ".hpclab")
+        self.login = f"{_user(env)}@{self.name}"
+
+    def run(self, argv: Sequence[str], *, timeout_s: float = 60) -> Result:
+        actual = [self.python, "-P", *argv[1:]] if argv[0] == "python" else list(argv)
+        try:
+            done = subprocess.run(
+                actual, env=self._env, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
+            )
+        except FileNotFoundError as error:
+            raise CommandMissing(f"there is no {argv[0]!r} on {self.name}\nis it on your PATH?") from error
+        except subprocess.TimeoutExpired as error:
+            raise TookTooLong(f"{argv[0]!r} did not answer within {timeout_s:.0f} s on {self.name}") from error
+        stdout, stderr = (stream.decode(errors="replace") for stream in (done.stdout, done.stderr))
+        return Result(host=self.name, argv=tuple(argv), exit_status=done.returncode, stdout=stdout, stderr=stderr)
+
+    def read(self, path: str) -> str:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+
+    def tail(self, path: str, *, lines: int) -> str:
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 400 * lines))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+
+    def write(self, path: str, text: str, *, mode: int = 0o600) -> None:
+        """Whole or not at all: written beside, then renamed."""
+        temporary = f"{path}.{self.name}.{os.getpid()}.new"
+        try:
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
+                file.write(text)
+            Path(temporary).replace(path)
+        except OSError:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def make_folder(self, path: str) -> None:
+        """A new folder for the user alone; FileExistsError when it is there already."""
+        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        Path(path).mkdir(mode=0o700)
+
+    def names(self, folder: str) -> list[str]:
+        try:
+            return sorted(entry.name for entry in os.scandir(folder) if not entry.name.endswith(".new"))
+        except FileNotFoundError:
+            return []
+
+    def remove_tree(self, path: str) -> None:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _user(env: Mapping[str, str]) -> str:
+    try:
+        return env.get("USER") or getpass.getuser()
+    except (KeyError, OSError):  # a uid without an entry in /etc/passwd, as in some containers
+        return str(os.getuid())

@@ -1,0 +1,47 @@
+"""The environments of what a job starts: TLS for all Dask traffic, and no trace of the MPI launcher in notebooks.
+
+Only paths stand in them: an environment can be listed, the files that it names cannot be read by others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hpclab.folder import SessionFolder
+from hpclab.launchers import without_mpi
+
+
+def dask_tls(folder: SessionFolder) -> dict[str, str]:
+    """Dask's own settings: every Scheduler, Worker and Client speaks TLS within the session, and nothing else."""
+    tls = "DASK_DISTRIBUTED__COMM__TLS__"
+    env = {
+        "DASK_DISTRIBUTED__COMM__DEFAULT_SCHEME": "tls",
+        "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True",
+        f"{tls}CA_FILE": folder.ca,
+    }
+    for role in ("SCHEDULER", "WORKER", "CLIENT"):
+        env |= {f"{tls}{role}__CERT": folder.certificate, f"{tls}{role}__KEY": folder.key}
+    return env
+
+
+RANK_ONLY = {
+    "DASK_DISTRIBUTED__SCHEDULER__PRELOAD": "hpclab.inside.scheduler",
+    "DASK_DISTRIBUTED__WORKER__PRELOAD": "hpclab.inside.rank",
+    # Dask's web pages stay shut until the guard of inside.scheduler stands before them; workers' own stay shut
+    "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES": "[]",
+    "DASK_DISTRIBUTED__WORKER__HTTP__ROUTES": "[]",
+}
+
+LINES = ("HPCLAB_FOLDER", "HPCLAB_SUPERVISOR", "HPCLAB_JUPYTER")
+"""The session's folder, and the unix sockets that the processes of a main job hold each other by."""
+
+
+def rank_environment(base: Mapping[str, str], folder: SessionFolder) -> dict[str, str]:
+    """For the ranks of dask-mpi."""
+    return {**base, **dask_tls(folder), **RANK_ONLY}
+
+
+def notebook_environment(base: Mapping[str, str], folder: SessionFolder, scheduler_address: str) -> dict[str, str]:
+    """For JupyterLab and all that it starts: a plain `Client()` connects to the session."""
+    kept = {key: value for key, value in without_mpi(dict(base)).items() if key not in (*RANK_ONLY, *LINES)}
+    return {**kept, **dask_tls(folder), "DASK_SCHEDULER_ADDRESS": scheduler_address}

@@ -1,0 +1,98 @@
+"""JupyterLab, on the scheduler's rank: `python -m hpclab.inside.jupyter SESSION_FOLDER --root-dir DIR --ip IP`.
+
+It is started with the job and does all that needs no scheduler at once. Then it waits at a unix socket
+($HPCLAB_JUPYTER) for the word, which `client.run_on_scheduler` gives: the environment of the notebooks. That line
+stays open; when it closes, the scheduler is gone, and JupyterLab ends too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from hpclab.folder import SessionFolder
+
+# jsonschema compiles this grammar for 0.8 s if it can be imported, for a check of addresses that nothing here makes
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m hpclab.inside.jupyter")
+    parser.add_argument("folder", type=SessionFolder)
+    parser.add_argument("--root-dir", required=True)
+    parser.add_argument("--ip", required=True)
+    given = parser.parse_args()
+    os.umask(0o077)
+    door = socket.socket(socket.AF_UNIX)
+    door.bind(os.environ["HPCLAB_JUPYTER"])
+    door.listen(1)
+    os.environ["JUPYTER_RUNTIME_DIR"] = given.folder.runtime
+    supervisor = os.environ["HPCLAB_SUPERVISOR"]
+    server = _initialized(given.folder, root_dir=given.root_dir, ip=given.ip)
+    # as long as there are no notebooks to be closed, who tells us to end means at once
+    wind_down = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    line, _ = door.accept()
+    env = json.loads(_first_line(line))
+    signal.signal(signal.SIGTERM, wind_down)
+    os.environ.clear()
+    os.environ.update(env, JUPYTER_RUNTIME_DIR=given.folder.runtime)
+    threading.Thread(target=_end_with, args=(line,), daemon=True).start()
+    server.io_loop.add_callback(_tell, supervisor, server.port)
+    server.start()
+
+
+def _initialized(folder: SessionFolder, *, root_dir: str, ip: str) -> Any:
+    from jupyterlab.labapp import LabApp
+    from traitlets.config import Config
+
+    config = Config()
+    # in this process only: a token in an environment or an argv can be listed by others
+    config.IdentityProvider.token = Path(folder.token).read_text(encoding="utf-8").strip()
+    config.ServerApp.update(
+        {"ip": ip, "port": 0, "port_retries": 0, "open_browser": False, "root_dir": root_dir, "allow_root": True}
+    )
+    config.ExtensionApp.open_browser = False
+    # a compute node has no way out, and nobody asked
+    config.LabApp.news_url = None
+    config.LabApp.check_for_updates_class = "jupyterlab.handlers.announcements.NeverCheckForUpdate"
+    return LabApp.initialize_server(argv=[], config=config)
+
+
+def _first_line(line: socket.socket) -> str:
+    text = b""
+    while not text.endswith(b"\n"):
+        part = line.recv(65536)
+        if not part:
+            raise SystemExit("hpclab: the scheduler was gone before JupyterLab could start")
+        text += part
+    return text.decode()
+
+
+def _end_with(line: socket.socket) -> None:
+    """Wait for the end of the line; then wind down, and if that hangs, go."""
+    try:
+        while line.recv(4096):
+            pass
+    except OSError:
+        pass
+    print("hpclab: the Dask scheduler is gone, so JupyterLab ends", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Timer(5, os._exit, args=(1,)).start()
+
+
+def _tell(supervisor: str, port: int) -> None:
+    """The loop runs, so the port answers."""
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(supervisor)
+        line.sendall(json.dumps({"who": "jupyter", "port": port}).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

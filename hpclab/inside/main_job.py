@@ -1,0 +1,247 @@
+"""The supervisor of the main job: `python -m hpclab.inside.main_job SESSION_FOLDER …`, run by start-dask.sh.
+
+It starts JupyterLab's process and dask-mpi side by side, announces `connection.json` once JupyterLab answers, and
+then waits for whichever ends first; with that it ends the rest, and itself with an exit status that says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from asyncio.subprocess import Process
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpclab.connection import Connection
+from hpclab.folder import SessionFolder
+from hpclab.inside.environ import rank_environment
+from hpclab.inside.plan import LOOPBACK, Plan, dask_mpi_argv, interface_name
+from hpclab.inside.report import announce, report, withdraw
+from hpclab.job import JobExit
+from hpclab.launchers import launcher_argv
+
+NEEDED = {"distributed": "distributed", "dask_mpi": "dask-mpi", "mpi4py": "mpi4py", "jupyterlab": "jupyterlab"}
+
+
+class Ended(Exception):
+    """Why the job ends."""
+
+    def __init__(self, how: JobExit, reason: str = "") -> None:
+        super().__init__(reason or how.meaning)
+        self.how = how
+
+
+@dataclass
+class Supervisor:
+    """One main job, from its first process to its last."""
+
+    plan: Plan
+    root_dir: str
+    mpiexec: str
+    start_timeout_s: int
+    hellos: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the scheduler and JupyterLab said when they came up."""
+    ended: asyncio.Future[JobExit] = field(default_factory=asyncio.Future)
+    processes: list[Process] = field(default_factory=list)
+
+    def report(self, what: str, **details: Any) -> None:
+        report(self.plan.folder, self.plan.job_id, what, **details)
+
+    def end(self, how: JobExit) -> None:
+        if not self.ended.done():
+            self.ended.set_result(how)
+
+    async def run(self) -> JobExit:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+            loop.add_signal_handler(number, self.end, JobExit.TERMINATED)
+        with tempfile.TemporaryDirectory(prefix="hpclab-") as private:
+            line = f"{private}/supervisor"
+            server = await asyncio.start_unix_server(self.greet, line)
+            try:
+                await self.start(line, f"{private}/jupyter")
+                loop.call_later(self.start_timeout_s, self.too_late)
+                how = await self.ended
+                self.report("ending", reason=how.meaning)
+            except Ended as error:
+                how = error.how
+                self.report("failed", reason=str(error))
+            finally:
+                await self.wind_down()
+                server.close()
+        return how
+
+    async def start(self, line: str, jupyter_line: str) -> None:
+        for stale in (self.plan.folder.scheduler, self.plan.folder.connection, self.plan.folder.roster):
+            withdraw(stale)
+        env = {
+            **os.environ,
+            "HPCLAB_FOLDER": self.plan.folder.path,
+            "HPCLAB_SUPERVISOR": line,
+            "HPCLAB_JUPYTER": jupyter_line,
+        }
+        self.report("environment", **_environment())
+        ip = "127.0.0.1" if self.plan.interface in LOOPBACK else "0.0.0.0"
+        jupyter = [sys.executable, "-P", "-m", "hpclab.inside.jupyter", self.plan.folder.path]
+        await self.spawn([*jupyter, "--root-dir", self.root_dir, "--ip", ip], env, "jupyter")
+        mpiexec = _find_mpiexec(self.mpiexec)
+        version = subprocess.run([*mpiexec, "--version"], capture_output=True, text=True, timeout=30, check=False)
+        argv = launcher_argv(
+            mpiexec,
+            version.stdout + version.stderr,
+            ranks=self.plan.ranks,
+            program=dask_mpi_argv(self.plan, sys.executable),
+        )
+        self.report("mpi", ranks=self.plan.ranks, launcher=mpiexec[0])
+        await self.spawn(argv, rank_environment(env, self.plan.folder), "scheduler")
+
+    async def spawn(self, argv: list[str], env: dict[str, str], who: str) -> None:
+        """A child in its own process group; its end is the job's end."""
+        process = await asyncio.create_subprocess_exec(*argv, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
+        self.processes.append(process)
+        waiting = asyncio.ensure_future(process.wait())
+        waiting.add_done_callback(lambda done: self.lost(who, done.result()))
+
+    def lost(self, who: str, exit_status: int | None = None) -> None:
+        """A process or its line is gone."""
+        if who == "jupyter" and who in self.hellos and exit_status == 0:
+            self.end(JobExit.OK)  # File > Shut Down
+        never, died = {
+            "scheduler": (JobExit.SCHEDULER_NEVER_UP, JobExit.SCHEDULER_DIED),
+            "jupyter": (JobExit.JUPYTER_NEVER_UP, JobExit.JUPYTER_DIED),
+        }[who]
+        self.end(died if who in self.hellos else never)
+
+    def too_late(self) -> None:
+        for who in ("scheduler", "jupyter"):
+            if who not in self.hellos:
+                self.lost(who)
+
+    async def greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A hello from the scheduler or JupyterLab when it is up; the scheduler's line ends with it."""
+        try:
+            hello = json.loads(await reader.readline())
+        except ValueError:
+            return
+        who = hello.pop("who")
+        self.hellos[who] = hello
+        self.report(who, **hello)
+        if len(self.hellos) == 2:
+            self.announce()
+        if who == "scheduler":
+            with contextlib.suppress(OSError):
+                await reader.read()
+            self.lost(who)
+        writer.close()
+
+    def announce(self) -> None:
+        scheduler, jupyter = self.hellos["scheduler"], self.hellos["jupyter"]
+        node = socket.gethostname()
+        loopback = self.plan.interface in LOOPBACK
+        connection = Connection(
+            session=self.plan.folder.name,
+            job_id=self.plan.job_id,
+            node=node,
+            scheduler_address=scheduler["address"],
+            jupyter_host="127.0.0.1" if loopback else node,
+            jupyter_port=jupyter["port"],
+            dashboard_host="127.0.0.1" if loopback else node,
+            dashboard_port=scheduler["dashboard_port"],
+            time=time.time(),
+        )
+        announce(self.plan.folder.connection, connection.to_text())
+
+    async def wind_down(self) -> None:
+        """Nobody finds us any more; then everything ends, JupyterLab first, for it has notebooks to close."""
+        for announced in (self.plan.folder.connection, self.plan.folder.scheduler, self.plan.folder.roster):
+            withdraw(announced)
+        for process in self.processes:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in self.processes:
+            try:
+                await asyncio.wait_for(process.wait(), 5)
+            except TimeoutError:
+                os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """What this environment has; raises Ended when it lacks something."""
+    missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise Ended(
+            JobExit.ENVIRONMENT,
+            f"{', '.join(missing)} missing from the job's Python {sys.executable}; "
+            f"install it there: {sys.executable} -m pip install 'hpclab[cluster]'",
+        )
+    versions = {package: importlib.metadata.version(package) for package in NEEDED.values()}
+    return {
+        "python": sys.version.split()[0],
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+
+
+def _find_mpiexec(wanted: str) -> list[str]:
+    """The configured launcher, else the one of the MPI beside this Python, else the site's."""
+    if wanted != "auto":
+        argv = wanted.split()
+        found = shutil.which(argv[0])
+        if found is None:
+            raise Ended(JobExit.NO_LAUNCHER, f"the MPI launcher {argv[0]!r} is not there; set `mpiexec` in your config")
+        return [found, *argv[1:]]
+    beside = Path(sys.executable).with_name("mpiexec")
+    found = str(beside) if beside.exists() else shutil.which("mpiexec") or shutil.which("mpirun")
+    if found is None:
+        raise Ended(
+            JobExit.NO_LAUNCHER,
+            "no mpiexec beside the job's Python nor on PATH; load your site's MPI in `prologue`, or install one: "
+            f"{sys.executable} -m pip install mpich",
+        )
+    return [found]
+
+
+def _parse() -> Supervisor:
+    parser = argparse.ArgumentParser(prog="python -m hpclab.inside.main_job")
+    parser.add_argument("folder", type=SessionFolder)
+    parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--nthreads", type=int, required=True)
+    parser.add_argument("--memory", type=int, required=True, help="bytes per worker")
+    parser.add_argument("--death-timeout", type=int, required=True)
+    parser.add_argument("--start-timeout", type=int, required=True)
+    parser.add_argument("--interface", default="")
+    parser.add_argument("--mpiexec", default="auto")
+    parser.add_argument("--root-dir", required=True)
+    given = parser.parse_args()
+    plan = Plan(
+        folder=given.folder,
+        job_id=os.environ["HPCLAB_JOB_ID"],
+        workers=given.workers,
+        nthreads=given.nthreads,
+        memory_bytes=given.memory,
+        death_timeout_s=given.death_timeout,
+        interface=interface_name(given.interface, [name for _, name in socket.if_nameindex()]),
+    )
+    return Supervisor(plan=plan, root_dir=given.root_dir, mpiexec=given.mpiexec, start_timeout_s=given.start_timeout)
+
+
+async def _main() -> JobExit:
+    return await _parse().run()
+
+
+if __name__ == "__main__":
+    os.umask(0o077)
+    sys.exit(asyncio.run(_main()))

@@ -1,0 +1,53 @@
+"""What the main job runs: the argv of dask-mpi from the session's settings. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hpclab.folder import SessionFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The main job's settings, as its script passes them on."""
+
+    folder: SessionFolder
+    job_id: str
+    workers: int
+    nthreads: int
+    memory_bytes: int
+    death_timeout_s: int
+    interface: str
+
+    @property
+    def ranks(self) -> int:
+        """Rank 0 is the scheduler and JupyterLab, the others are one worker each."""
+        return 1 + self.workers
+
+
+def dask_mpi_argv(plan: Plan, python: str) -> list[str]:
+    """Workers live in their ranks, without a nanny: forks from MPI ranks are forbidden on some machines."""
+    options = {"death_timeout": plan.death_timeout_s, "dashboard_address": "127.0.0.1:0"}
+    return [
+        *[python, "-P", "-m", "dask_mpi.cli"],
+        *["--scheduler-file", plan.folder.scheduler],
+        *["--protocol", "tls"],
+        *(["--interface", plan.interface] if plan.interface else []),
+        *["--nthreads", str(plan.nthreads)],
+        *["--memory-limit", str(plan.memory_bytes)],
+        *["--worker-class", "distributed.Worker"],
+        *["--worker-options", json.dumps(options)],
+        *["--name", plan.job_id],
+        # the guard turns it on, see inside.scheduler
+        *["--no-dashboard", "--dashboard-address", "127.0.0.1:0" if plan.interface in LOOPBACK else ":0"],
+    ]
+
+
+def interface_name(wanted: str, names: Sequence[str]) -> str:
+    """The interface of this machine that `wanted` means: a name, `loopback`, or empty for Dask's own choice."""
+    return next((name for name in LOOPBACK if name in names), "lo") if wanted == "loopback" else wanted
+
+
+LOOPBACK = ("lo", "lo0")

@@ -1,0 +1,37 @@
+"""A job's own account of itself: events appended, announcements written whole, all of it for the user's eyes only."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from hpclab.event import Event, to_line
+from hpclab.folder import SessionFolder
+
+
+def report(folder: SessionFolder, job_id: str, what: str, **details: Any) -> None:
+    """Append one event. A full disk must not end a computation, so a line that cannot be written goes to the log."""
+    line = to_line(Event(time=time.time(), what=what, details=details))
+    print(f"hpclab: {line}", end="", flush=True)
+    try:
+        descriptor = os.open(folder.events(job_id), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, line.encode())
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        print(f"hpclab: the event could not be written: {error}", flush=True)
+
+
+def announce(path: str, text: str) -> None:
+    """Write a file that others read: whole or not at all, mode 0600."""
+    temporary = f"{path}.{os.getpid()}.new"
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    Path(temporary).replace(path)
+
+
+def withdraw(path: str) -> None:
+    Path(path).unlink(missing_ok=True)

@@ -1,0 +1,135 @@
+"""Dask preload for rank 0: guards the dashboard, starts JupyterLab, keeps the roster of workers, tells the supervisor.
+
+It holds a line (a unix socket) to the supervisor: each ends when the other's end closes, whatever killed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from distributed import Client, Scheduler
+from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.http.utils import get_handlers
+
+from hpclab.folder import SessionFolder
+from hpclab.inside.environ import notebook_environment
+from hpclab.inside.guard import Door, Guard
+from hpclab.inside.rank import survive_lost_ranks
+from hpclab.inside.report import announce
+
+# Dask's own list without its proxy to workers' pages, for those are shut
+PAGES = [
+    f"distributed.http.{name}"
+    for name in ("scheduler.info", "scheduler.json", "scheduler.prometheus", "health", "statics")
+]
+
+_tasks: set[asyncio.Task[None]] = set()
+
+
+async def dask_setup(scheduler: Scheduler) -> None:
+    survive_lost_ranks()
+    folder = SessionFolder(os.environ["HPCLAB_FOLDER"])
+    http = scheduler.http_server
+    guard = Guard(scheduler.http_application, Door(Path(folder.token).read_text().strip(), folder.name))
+    http.request_callback = guard
+    scheduler.add_plugin(Roster(folder), name="hpclab-roster")
+    for work in (_hold_the_line(scheduler), _bring_up(scheduler, guard)):
+        task = asyncio.create_task(work)
+        _tasks.add(task)
+        task.add_done_callback(_done)
+
+
+def _done(task: asyncio.Task[None]) -> None:
+    _tasks.discard(task)
+    if not task.cancelled() and (error := task.exception()):
+        traceback.print_exception(error)
+
+
+async def _hold_the_line(scheduler: Scheduler) -> None:
+    reader, writer = await asyncio.open_unix_connection(os.environ["HPCLAB_SUPERVISOR"])
+    http = scheduler.http_server
+    hello = {
+        "who": "scheduler",
+        "address": scheduler.address,
+        "dashboard_host": http.address,
+        "dashboard_port": http.port,
+    }
+    writer.write(json.dumps(hello).encode() + b"\n")
+    await writer.drain()
+    await reader.read()
+    print("hpclab: the supervisor is gone, so the scheduler ends", flush=True)
+    asyncio.get_running_loop().call_later(5, os._exit, 1)
+    await scheduler.close(reason="hpclab-supervisor-gone")
+
+
+async def _bring_up(scheduler: Scheduler, guard: Guard) -> None:
+    # a client within the scheduler's own process, so that nothing else has to import distributed for this
+    async with Client(scheduler.address, asynchronous=True, set_as_default=False) as client:
+        await client.run_on_scheduler(start_jupyter)
+    await asyncio.to_thread(_import_dashboard)
+    import distributed.dashboard.scheduler as dashboard
+
+    dashboard.connect(scheduler.http_application, scheduler.http_server, scheduler, prefix="")
+    scheduler.http_application.add_handlers(r".*", get_handlers(scheduler, PAGES, prefix=""))
+    guard.is_open = True
+
+
+def _import_dashboard() -> None:
+    """Half a second of Bokeh, for which nothing has to wait."""
+    import distributed.dashboard.scheduler  # noqa: F401
+
+
+def start_jupyter(dask_scheduler: Scheduler) -> None:
+    """Run on the scheduler: give the waiting JupyterLab the word, and hold its line so that it ends when we do."""
+    folder = SessionFolder(os.environ["HPCLAB_FOLDER"])
+    env = notebook_environment(dict(os.environ), folder, dask_scheduler.address)
+    line = socket.socket(socket.AF_UNIX)
+    line.connect(os.environ["HPCLAB_JUPYTER"])
+    line.sendall(json.dumps(env).encode() + b"\n")
+    dask_scheduler.hpclab_jupyter_line = line
+
+
+class Roster(SchedulerPlugin):  # type: ignore[misc]
+    """Writes which workers the scheduler has, whenever that changes, so that `hpclab status` need not ask Dask."""
+
+    def __init__(self, folder: SessionFolder) -> None:
+        self._folder = folder
+        self._due: asyncio.TimerHandle | None = None
+        self._scheduler: Scheduler | None = None
+        # one thread, so that an older roster never overwrites a newer one
+        self._writer = ThreadPoolExecutor(1)
+
+    async def start(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._soon()
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        self._scheduler = scheduler
+        self._soon()
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **_: Any) -> None:
+        self._soon()
+
+    def _soon(self) -> None:
+        """A hundred workers that join at once are one write."""
+        if self._due is None:
+            self._due = asyncio.get_running_loop().call_later(0.1, self._write)
+
+    def _write(self) -> None:
+        self._due = None
+        assert self._scheduler is not None
+        workers = [
+            {"name": str(w.name), "address": w.address, "nthreads": w.nthreads, "memory_bytes": w.memory_limit}
+            for w in self._scheduler.workers.values()
+        ]
+        text = json.dumps({"time": time.time(), "workers": workers})
+        # not here: the folder may be on a slow network file system
+        self._writer.submit(announce, self._folder.roster, text)

@@ -1,0 +1,66 @@
+"""The text of a job script: directives (batch system) + where everything is (session) + prologue (site) + program.
+
+The script can be submitted by hand: everything it needs stands in it, and it records itself when it starts.
+It sends its own output to the session's log, for some batch systems deliver theirs only at the end, or never.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+
+from hpclab.batch import BatchSystem
+from hpclab.folder import SessionFolder
+from hpclab.job import JobRecord, JobSpec
+
+
+def job_script(
+    batch: BatchSystem,
+    spec: JobSpec,
+    folder: SessionFolder,
+    record: JobRecord,
+    *,
+    prologue: Sequence[str],
+    argv: Sequence[str],
+) -> str:
+    """`argv` runs as the job's one program; its exit status becomes the job's."""
+    started = json.dumps({"event": "started", **record.to_dict()})[1:-1]
+    end_time = batch.END_TIME or f"$(($(date +%s) + {spec.walltime_s}))"
+    lines = [
+        "#!/bin/bash",
+        *(f"{batch.DIRECTIVE} {line}" for line in batch.directives(spec)),
+        "",
+        f"session={shlex.quote(folder.path)}",
+        f"started={shlex.quote(started)}",
+        f"export HPCLAB_SESSION={shlex.quote(folder.name)}",
+        f'export HPCLAB_JOB_ID="{batch.JOB_ID}" HPCLAB_JOB_END_TIME="{end_time}"',
+        _HEAD,
+        *(["# prologue", *prologue, ""] if prologue else []),
+        shlex.join(argv) + " &",
+        _TAIL,
+        *([_OVER] if record.role == "main" else []),
+        'exit "$status"',
+        "",
+    ]
+    return "\n".join(lines)
+
+
+_HEAD = r"""umask 077
+exec >>"$session/logs/$HPCLAB_JOB_ID.log" 2>&1 </dev/null || exit 40
+event() {
+    local now=${EPOCHREALTIME:-$(date +%s)}
+    printf '{"time": %s, %s}\n' "${now/,/.}" "$1" >>"$session/events/$HPCLAB_JOB_ID.jsonl"
+}
+event "$started, \"node\": \"$(hostname)\""
+# a trap, so that a signal to all of the job leaves this shell alive to write down how it ended
+trap : TERM INT USR1 USR2
+"""
+
+_TAIL = r'''program=$!
+# a signal ends the wait, not the program
+while wait "$program"; status=$?; kill -0 "$program" 2>/dev/null; do :; done
+# the batch system forgets a finished job within minutes; this file does not
+event "\"event\": \"exited\", \"exit_status\": $status"'''
+
+_OVER = r'''[ -e "$session/over" ] || echo "its main job ended" >"$session/over"'''

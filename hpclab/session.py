@@ -1,0 +1,422 @@
+"""A session: one main job and its worker jobs, a name, and a folder on the cluster. The core; faces only call it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hpclab.batch import BATCH_SYSTEMS, parse_queue
+from hpclab.config import Settings
+from hpclab.credentials import new_credentials
+from hpclab.errors import ConfigError, HpclabError, JobEnded, NoSuchJob, NoSuchSession, NotRunning, TookTooLong
+from hpclab.event import Event
+from hpclab.folder import SessionFolder
+from hpclab.hosts import Host
+from hpclab.job import Chunk, JobRecord, JobSpec, JobState
+from hpclab.jobqueue import JobQueue
+from hpclab.names import check_name, new_name
+from hpclab.script import job_script
+from hpclab.store import SessionRecord, Store
+from hpclab.units import format_walltime
+from hpclab.view import JobView, SessionView, session_state, true_status, unreadable, workers_by_job
+
+ALIVE = ("queued", "held", "starting", "running", "unknown")
+CANCEL_GRACE_S = 45
+"""How long `stop` and `remove-worker` wait for jobs to be gone; batch systems take up to 30 s between TERM and KILL."""
+
+FOLLOW_LINES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One step of a start: `what` is queued, running, scheduler or jupyter; seconds since the submission."""
+
+    what: str
+    text: str
+    elapsed_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """The story of one job: what happened when, and the end of its log where that explains something."""
+
+    job: JobView
+    events: tuple[Event, ...]
+    log_tail: str
+
+
+class Session:
+    """One session on one host."""
+
+    def __init__(self, host: Host, store: Store, record: SessionRecord) -> None:
+        self._host = host
+        self._store = store
+        self._record = record
+        self._queue = JobQueue(host, record.system)
+
+    @property
+    def name(self) -> str:
+        return self._record.name
+
+    @property
+    def folder(self) -> SessionFolder:
+        return self._store.folder(self.name)
+
+    @staticmethod
+    def start(host: Host, settings: Settings, *, name: str = "", notebook_dir: str) -> Session:
+        """Make the folder and its scripts, and submit the main job. When that fails, nothing is left."""
+        store = Store(host, settings)
+        record = _new_record(store, settings, name=name, notebook_dir=notebook_dir)
+        session = Session(host, store, record)
+        scripts = {
+            session.folder.start_script: session.start_script(),
+            session.folder.worker_script: session.worker_script(),
+        }
+        store.make(record, new_credentials(record.name), scripts)
+        try:
+            job_id = session._queue.submit(session.folder.start_script)
+        except BaseException:
+            store.remove(record.name)
+            raise
+        store.add_job(record.name, job_id, session._main_record(), time.time())
+        return session
+
+    @staticmethod
+    def planned(host: Host, settings: Settings, *, name: str = "", notebook_dir: str) -> Session:
+        """A session that is only thought of: its scripts can be looked at."""
+        store = Store(host, settings)
+        return Session(host, store, _new_record(store, settings, name=name, notebook_dir=notebook_dir))
+
+    @staticmethod
+    def open(host: Host, settings: Settings, name: str) -> Session:
+        """A session that exists; raises NoSuchSession or StoreError."""
+        store = Store(host, settings)
+        return Session(host, store, store.session(check_name(name)))
+
+    @staticmethod
+    def only(host: Host, settings: Settings, *, or_latest: bool = False) -> Session:
+        """The one session that is alive, for commands that name none; for those that only look, else the latest."""
+        sessions = Session.all(host, settings)
+        alive = [described["name"] for described in sessions if described["state"] in ALIVE]
+        if len(alive) == 1:
+            return Session.open(host, settings, alive[0])
+        if or_latest and sessions and not alive:
+            return Session.open(host, settings, sessions[-1]["name"])
+        if not alive:
+            raise NoSuchSession("no session is running\nstart one with `hpclab start`")
+        raise NoSuchSession(f"several sessions are running: {', '.join(alive)}\nsay which one")
+
+    @staticmethod
+    def all(host: Host, settings: Settings) -> list[dict[str, Any]]:
+        """`describe()` of every session; one that cannot be read says so and hides no other."""
+        store = Store(host, settings)
+        found = []
+        for name in store.names():
+            try:
+                found.append(Session(host, store, store.session(name)).view().describe())
+            except HpclabError as error:
+                found.append(unreadable(name, store.folder(name).path, str(error).splitlines()[0]).describe())
+        return sorted(found, key=lambda described: float(described["created"]))
+
+    # the scripts
+
+    def start_script(self) -> str:
+        s = self._record.settings
+        argv = [
+            *self._inside("main_job"),
+            *["--workers", str(s.workers), "--nthreads", str(s.cores), "--memory", str(s.memory_bytes)],
+            *["--death-timeout", str(s.death_timeout_s), "--start-timeout", str(s.start_timeout_s)],
+            *["--interface", self._interface(), "--mpiexec", s.mpiexec, "--root-dir", s.notebook_dir],
+        ]
+        first = Chunk(count=1, cores=s.scheduler_cores, memory_bytes=s.scheduler_memory_bytes)
+        workers = Chunk(count=s.workers, cores=s.cores, memory_bytes=s.memory_bytes)
+        return self._script(self._main_record(), (first, workers), argv)
+
+    def worker_script(self, record: JobRecord | None = None) -> str:
+        s = self._record.settings
+        record = record or self.worker_record()
+        argv = [
+            *self._inside("worker_job"),
+            *["--workers", str(record.workers), "--nthreads", str(record.cores), "--memory", str(record.memory_bytes)],
+            *["--death-timeout", str(s.death_timeout_s), "--drain", str(min(s.drain_s, record.walltime_s // 4))],
+            *["--interface", self._interface()],
+        ]
+        chunk = Chunk(count=record.workers, cores=record.cores, memory_bytes=record.memory_bytes)
+        return self._script(record, (chunk,), argv)
+
+    def _main_record(self) -> JobRecord:
+        s = self._record.settings
+        return JobRecord(
+            role="main", workers=s.workers, cores=s.cores, memory_bytes=s.memory_bytes, walltime_s=s.walltime_s
+        )
+
+    def worker_record(
+        self,
+        *,
+        workers: int | None = None,
+        cores: int | None = None,
+        memory_bytes: int | None = None,
+        walltime_s: int | None = None,
+    ) -> JobRecord:
+        """What a worker job asks for: the session's own settings but for what is given."""
+        s = self._record.settings
+        return JobRecord(
+            role="worker",
+            workers=workers or s.workers_per_job,
+            cores=cores or s.cores,
+            memory_bytes=memory_bytes or s.memory_bytes,
+            walltime_s=walltime_s or s.worker_walltime_s,
+        )
+
+    def _inside(self, module: str) -> list[str]:
+        python = self._record.settings.python or self._host.python
+        return [python, "-P", "-m", f"hpclab.inside.{module}", self.folder.path]
+
+    def _interface(self) -> str:
+        wanted = self._record.settings.interface
+        if wanted != "auto":
+            return wanted
+        return "loopback" if self._record.system == "local" else ""
+
+    def _script(self, record: JobRecord, chunks: tuple[Chunk, ...], argv: list[str]) -> str:
+        s = self._record.settings
+        spec = JobSpec(
+            name=f"hpclab-{self.name}" if record.role == "main" else f"hpclab-{self.name}-worker",
+            chunks=chunks,
+            walltime_s=record.walltime_s,
+            log=self.folder.log("{job_id}"),
+            partition=self._record.partition,
+            extra=s.extra,
+            options={"slots": str(s.local_slots)} if s.local_slots else {},
+        )
+        batch = BATCH_SYSTEMS[self._record.system]
+        return job_script(batch, spec, self.folder, record, prologue=s.prologue, argv=argv)
+
+    # what it looks like
+
+    def view(self) -> SessionView:
+        jobs = self._store.jobs(self.name)
+        statuses = self._queue.status(list(jobs))
+        true = {job_id: true_status(statuses[job_id], events) for job_id, (_, _, events) in jobs.items()}
+        main_id = next((job_id for job_id, (record, _, _) in jobs.items() if record.role == "main"), "")
+        connection = self._store.connection(self.name)
+        if connection is not None and connection.job_id != main_id:
+            connection = None  # left over from something else
+        over = self._store.over(self.name)
+        state, reason = session_state(true.get(main_id), connected=connection is not None, over=over)
+        is_up = state in ("running", "unknown")
+        joined = workers_by_job([entry.name for entry in self._store.roster(self.name)] if is_up else [], jobs)
+        return SessionView(
+            name=self.name,
+            queue=":".join(filter(None, (self._record.system, self._record.partition))),
+            folder=self.folder.path,
+            created=self._record.created,
+            login=self._host.login,
+            state=state,
+            reason=reason,
+            jobs=tuple(
+                JobView(job_id=job_id, record=record, submit_time=at, status=true[job_id], joined=joined[job_id])
+                for job_id, (record, at, _) in jobs.items()
+            ),
+            connection=connection if is_up else None,
+            now=time.time(),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The session without its secrets."""
+        return self.view().describe()
+
+    def describe_with_secrets(self) -> dict[str, Any]:
+        """The same, with the token in its links: for the user who asked, never for a log."""
+        return self.view().describe(self._store.token(self.name))
+
+    def job(self, job_id: str = "") -> JobView:
+        """One job of the session; the main job when none is named."""
+        view = self.view()
+        for job in view.jobs:
+            if job.job_id == job_id or (not job_id and job is view.main):
+                return job
+        known = ", ".join(job.job_id for job in view.jobs) or "none"
+        raise NoSuchJob(f"the session {self.name} has no job {job_id!r}\njobs: {known}")
+
+    def why(self, job_id: str = "") -> Story:
+        job = self.job(job_id)
+        events = self._store.events(self.name, job.job_id)
+        if job.submit_time:
+            submitted = Event(time=job.submit_time, what="submitted", details={"queue": self._record.system})
+            events = [submitted, *events]
+        failed = job.status.state is JobState.FAILED
+        return Story(job=job, events=tuple(events), log_tail=self.log(job.job_id, lines=15) if failed else "")
+
+    def log(self, job_id: str = "", *, lines: int = 50) -> str:
+        return self._store.log(self.name, job_id or self.job().job_id, lines=lines)
+
+    def log_lines(self, job_id: str = "", *, lines: int, follow: bool) -> Iterator[str]:
+        """The end of a log, and, if asked to, what comes after, until the job has ended."""
+        job_id = self.job(job_id).job_id
+        shown = self.log(job_id, lines=lines)
+        yield shown
+        while follow:
+            time.sleep(0.5)
+            text = self.log(job_id, lines=FOLLOW_LINES)
+            new = text[text.rfind(shown[-200:]) + len(shown[-200:]) :].lstrip("\n") if shown else text
+            if new:
+                yield new
+                shown = text
+            elif self.job(job_id).status.state.is_final:
+                return
+
+    # what changes it
+
+    def check_running(self) -> None:
+        """Raises NotRunning when there is nothing to connect to."""
+        view = self.view()
+        if view.connection is None:
+            raise NotRunning(_not_running(view))
+
+    def follow(self, *, timeout_s: float, poll_s: float = 0.05) -> Iterator[Phase]:
+        """Every step until JupyterLab is up. Raises JobEnded with the reason and the log, or TookTooLong.
+
+        The time limit counts from when the job runs: a queue may take as long as it takes.
+        """
+        running_since, last = None, ""
+        main = self.job()
+        job_id, begin = main.job_id, main.submit_time or time.time()
+        while True:
+            now = time.time()
+            phases = _phases(self._store.events(self.name, job_id), begin)
+            running_since = running_since or (now if phases else None)
+            yield from (phase for phase in phases if phase.what not in last)
+            last += "".join(phase.what for phase in phases)
+            connection = self._store.connection(self.name)
+            if connection is not None and connection.job_id == job_id:
+                return
+            job = self.job(job_id)
+            if job.status.state.is_final or job.status.state is JobState.COMPLETING:
+                self._raise_ended(job_id)
+            if not phases:
+                yield Phase(what="queued", text=job.status.reason or job.status.state.value, elapsed_s=now - begin)
+            if running_since and now - running_since > timeout_s:
+                raise TookTooLong(
+                    f"job {job_id} runs, but JupyterLab was not up within {timeout_s:.0f} s\n"
+                    f"it goes on: see `hpclab why --session {self.name}`, or end it with `hpclab stop {self.name}`"
+                )
+            time.sleep(poll_s)
+
+    def _raise_ended(self, job_id: str) -> None:
+        """Once more, when the job is quite gone, for by then it has said why."""
+        job = self._gone([job_id], within_s=CANCEL_GRACE_S).get(job_id) or self.job(job_id)
+        tail = "\n".join(f"    {line}" for line in self.log(job_id, lines=12).splitlines())
+        raise JobEnded(
+            f"the main job {job_id} ended before JupyterLab was up: {job.status.reason or job.status.state.value}\n"
+            f"  the last lines of its log:\n{tail or '    (empty)'}\n"
+            f"the whole log: hpclab logs --session {self.name}"
+        )
+
+    def add_worker(self, record: JobRecord, count: int = 1) -> list[str]:
+        """Submit `count` worker jobs; their ids. What was submitted before one is refused stays."""
+        view = self.view()
+        if view.state not in ALIVE:
+            raise NotRunning(_not_running(view))
+        script = self._written(record)
+        submitted = []
+        for _ in range(count):
+            job_id = self._queue.submit(script)
+            self._store.add_job(self.name, job_id, record, time.time())
+            submitted.append(job_id)
+        return submitted
+
+    def _written(self, record: JobRecord) -> str:
+        """The path of the script for such a job: the session's own where it fits."""
+        text = self.worker_script(record)
+        if record == self.worker_record():
+            return self.folder.worker_script
+        path = self.folder.other_script(hashlib.sha256(text.encode()).hexdigest()[:8])
+        self._store.write(path, text, mode=0o700)
+        return path
+
+    def remove_worker(self, job_id: str) -> str:
+        """Let the workers of a job hand over their data and leave, then see that the job is gone. What was done."""
+        job = self.job(job_id)
+        if job.record.role == "main":
+            raise NotRunning(
+                f"job {job_id} is the main job of {self.name}\nto end the whole session: hpclab stop {self.name}"
+            )
+        if job.status.state.is_final:
+            return f"job {job_id} had ended already: {job.status.reason or job.status.state.value}"
+        if job.joined:
+            self._store.write(self.folder.retire(job_id), "")
+            left_s = job.status.end_time - time.time() if job.status.end_time else CANCEL_GRACE_S
+            if job_id in self._gone([job_id], within_s=min(max(left_s, 1), 2 * CANCEL_GRACE_S)):
+                return f"job {job_id} handed over its data and left"
+        self._queue.cancel([job_id])
+        self._gone([job_id], within_s=CANCEL_GRACE_S)
+        return f"job {job_id} was {'told to end' if job.joined else 'cancelled'}"
+
+    def stop(self) -> list[JobView]:
+        """Cancel every job, also those still queued, and wait for them to be gone. Those that were cancelled."""
+        self._store.write(self.folder.over, f"stopped at {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        cancelled: dict[str, JobView] = {}
+        # again, for an `add-worker` in another terminal may have come between
+        while alive := [
+            job for job in self.view().jobs if not job.status.state.is_final and job.job_id not in cancelled
+        ]:
+            self._queue.cancel([job.job_id for job in alive])
+            cancelled |= {job.job_id: job for job in alive}
+            gone = self._gone(list(cancelled), within_s=CANCEL_GRACE_S)
+            if late := [
+                job_id
+                for job_id in cancelled
+                if job_id not in gone and cancelled[job_id].status.state is not JobState.UNKNOWN
+            ]:
+                raise TookTooLong(
+                    f"cancelled, but not gone after {CANCEL_GRACE_S} s: {', '.join(late)}\n"
+                    f"look again with `hpclab status {self.name}`, or say `hpclab stop {self.name}` again"
+                )
+        return list(cancelled.values())
+
+    def _gone(self, job_ids: list[str], *, within_s: float) -> dict[str, JobView]:
+        """Wait for jobs to end; those that have."""
+        deadline = time.time() + within_s
+        while True:
+            jobs = {job.job_id: job for job in self.view().jobs if job.job_id in job_ids}
+            gone = {job_id: job for job_id, job in jobs.items() if job.status.state.is_final}
+            if len(gone) == len(job_ids) or time.time() > deadline:
+                return gone
+            time.sleep(0.2)
+
+
+def _not_running(view: SessionView) -> str:
+    reason = f": {view.reason}" if view.reason else ""
+    return f"the session {view.name} is not running but {view.state}{reason}\nstart a new one with `hpclab start`"
+
+
+def _new_record(store: Store, settings: Settings, *, name: str, notebook_dir: str) -> SessionRecord:
+    system, partition = parse_queue(settings.queue)
+    if settings.workers_per_job and settings.drain_s >= settings.worker_walltime_s:
+        raise ConfigError(
+            f"drain ({format_walltime(settings.drain_s)}) is not shorter than "
+            f"worker_walltime ({format_walltime(settings.worker_walltime_s)})"
+        )
+    return SessionRecord(
+        name=check_name(name) if name else new_name(set(store.names())),
+        created=time.time(),
+        system=system,
+        partition=partition,
+        settings=replace(settings, notebook_dir=settings.notebook_dir or notebook_dir),
+    )
+
+
+_STEPS = {"started": "running", "scheduler": "scheduler", "jupyter": "jupyter"}
+
+
+def _phases(events: list[Event], begin: float) -> list[Phase]:
+    """The steps that the job has told of."""
+    return [
+        Phase(what=_STEPS[event.what], text=event.sentence, elapsed_s=max(0.0, event.time - begin))
+        for event in events
+        if event.what in _STEPS
+    ]

@@ -1,0 +1,165 @@
+"""What the command line prints, made from `describe()` and the core's values: text and tables, 80 columns and up."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hpclab.config import Setting
+from hpclab.connection import DASHBOARD_PORT, JUPYTER_PORT
+from hpclab.session import Phase, Story
+from hpclab.units import format_duration, format_memory
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+SESSION_COMMANDS = {
+    "running": (
+        ("add-worker", "one more Dask worker; say it again for another"),
+        ("status", "what runs, what waits and why"),
+        ("stop", "end the session and all its jobs"),
+    ),
+    "interrupted": (("attach", "follow it, and print how to connect"), ("stop", "cancel it")),
+}
+
+COLOURS = {
+    "running": "green", "queued": "yellow", "pending": "yellow", "held": "yellow", "starting": "cyan",
+    "completing": "cyan", "ending": "cyan", "failed": "red", "unreadable": "red", "unknown": "magenta",
+}  # fmt: skip
+
+
+def phase_text(phase: Phase) -> str:
+    elapsed = f"{phase.elapsed_s:6.1f} s"
+    return f"{elapsed}  queued: {phase.text}" if phase.what == "queued" else f"{elapsed}  {phase.text}"
+
+
+def connection_text(described: dict[str, Any]) -> str:
+    """How to reach a running session, links with the token included."""
+    name, node = described["name"], described["node"]
+    lines = ["", f"[bold]{name}[/bold] is running on {node}", ""]
+    tunnel = shlex.join(described["tunnel"])
+    jupyter, dashboard = described["jupyter_url"], described["dashboard_url"]
+    is_here = f":{JUPYTER_PORT}/" not in jupyter or f":{DASHBOARD_PORT}/" not in dashboard
+    if is_here:
+        token = jupyter.partition("token=")[2]
+        lines += [
+            "on this machine, open",
+            "",
+            f"  JupyterLab  {jupyter}",
+            f"  dashboard   {dashboard}",
+            "",
+            "from another machine, leave this running there",
+            "",
+            f"  {tunnel}",
+            "",
+            "and open",
+            "",
+            f"  JupyterLab  http://127.0.0.1:{JUPYTER_PORT}/lab?token={token}",
+            f"  dashboard   http://127.0.0.1:{DASHBOARD_PORT}/status?token={token}",
+        ]
+    else:
+        lines += ["on your own machine, leave this running", "", f"  {tunnel}", "", "and open", ""]
+        lines += [f"  JupyterLab  {jupyter}", f"  dashboard   {dashboard}"]
+    lines += ["", "then"]
+    lines += [f"  {f'hpclab {command}':<22}{meaning}" for command, meaning in SESSION_COMMANDS["running"]]
+    return "\n".join(lines)
+
+
+def status_text(described: dict[str, Any]) -> Group:
+    from rich.console import Group
+    from rich.text import Text
+
+    state = described["state"]
+    head = Text.assemble((described["name"], "bold"), "  ", (state, COLOURS.get(state, "")))
+    for part in _facts(described):
+        head.append(f" · {part}")
+    if described["reason"] and state not in ("running", "starting"):
+        head.append(f"\n{described['reason']}")
+    return Group(head, _jobs_table(described["jobs"]))
+
+
+def _facts(described: dict[str, Any]) -> list[str]:
+    facts = [f"on {described['node']}"] if described["node"] else []
+    if described["time_left_s"] is not None:
+        facts.append(f"{format_duration(described['time_left_s'])} left")
+    workers = described["workers"]
+    if described["state"] == "running":
+        size = f"{workers['cores']} cores, {format_memory(workers['memory_bytes'])}"
+        facts.append(f"{workers['joined']} workers ({size})")
+        if workers["pending"]:
+            facts.append(f"{workers['pending']} queued")
+    return facts
+
+
+def _jobs_table(jobs: Sequence[dict[str, Any]]) -> Table:
+    table = _table("job", "", "state", "node", "workers", "cores", "memory", "left", right=(4, 5, 6, 7))
+    for job in jobs:
+        state = _coloured(job["state"])
+        if job["reason"] and job["state"] != "running":
+            state.append(f"  {job['reason']}", style="dim")
+        left = "" if job["time_left_s"] is None else format_duration(job["time_left_s"])
+        joined = (
+            f"{job['joined']} of {job['workers']}" if job["state"] in ("running", "completing") else str(job["workers"])
+        )
+        size = (str(job["cores"]), format_memory(job["memory_bytes"]))
+        table.add_row(job["id"], job["role"], state, job["node"], joined, *size, left)
+    return table
+
+
+def sessions_table(found: Sequence[dict[str, Any]]) -> Table:
+    table = _table("session", "state", "queue", "node", "workers", "left", right=(4, 5))
+    for described in found:
+        state = _coloured(described["state"])
+        if described["reason"] and described["state"] not in ("running", "starting", "ended"):
+            state.append(f"  {described['reason']}", style="dim")
+        left = "" if described["time_left_s"] is None else format_duration(described["time_left_s"])
+        workers = str(described["workers"]["joined"]) if described["state"] == "running" else ""
+        table.add_row(described["name"], state, described["queue"], described["node"], workers, left)
+    return table
+
+
+def story_text(story: Story) -> Group:
+    from rich.console import Group
+    from rich.text import Text
+
+    job = story.job
+    head = Text.assemble("job ", (job.job_id, "bold"), f", {job.record.role}: ", _coloured(job.status.state.value))
+    if job.status.reason:
+        head.append(f", {job.status.reason}")
+    table = _table("at", "after", "what happened", right=(1,))
+    before = story.events[0].time if story.events else 0.0
+    for event in story.events:
+        at = time.strftime("%H:%M:%S", time.localtime(event.time))
+        table.add_row(at, format_duration(event.time - before), event.sentence)
+    parts: list[Text | Table] = [head, table]
+    if story.log_tail:
+        parts.append(Text("\nthe end of its log:\n" + "\n".join(f"  {line}" for line in story.log_tail.splitlines())))
+    return Group(*parts)
+
+
+def config_table(settings: Sequence[Setting]) -> Table:
+    table = _table("option", "value", "from")
+    for setting in settings:
+        table.add_row(setting.key, str(setting.value), setting.where)
+    return table
+
+
+def _table(*columns: str, right: tuple[int, ...] = ()) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    for index, column in enumerate(columns):
+        numeric = index in right
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=numeric or index == 0)
+    return table
+
+
+def _coloured(state: str) -> Text:
+    from rich.text import Text
+
+    return Text(state, style=COLOURS.get(state, ""))

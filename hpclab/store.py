@@ -1,0 +1,215 @@
+"""The session folders on a host: made, listed, read. Readers live with files that are missing, cut off or foreign."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from hpclab.config import Settings
+from hpclab.connection import Connection
+from hpclab.credentials import Credentials
+from hpclab.errors import HpclabError, NoSuchSession, SessionExists, StoreError, UnreadableOutput
+from hpclab.event import Event, from_lines
+from hpclab.folder import SessionFolder
+from hpclab.hosts import Host
+from hpclab.job import JobRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionRecord:
+    """What a session is: written once, when it is made."""
+
+    name: str
+    created: float
+    system: str
+    partition: str
+    settings: Settings
+
+    def to_text(self) -> str:
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @staticmethod
+    def from_text(text: str, defaults: Settings) -> SessionRecord:
+        """Options that an older hpclab did not know have the defaults."""
+        given = json.loads(text)
+        known = {field.name for field in fields(Settings)}
+        settings = {**asdict(defaults), **{k: v for k, v in given["settings"].items() if k in known}}
+        lists = {name: tuple(settings[name]) for name in ("prologue", "extra")}
+        return SessionRecord(
+            name=str(given["name"]),
+            created=float(given["created"]),
+            system=str(given["system"]),
+            partition=str(given["partition"]),
+            settings=Settings(**{**settings, **lists}),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RosterEntry:
+    """One worker that the Dask scheduler has."""
+
+    name: str
+    nthreads: int
+    memory_bytes: int
+
+
+class Store:
+    """All sessions of the user on one host."""
+
+    def __init__(self, host: Host, defaults: Settings) -> None:
+        self._host = host
+        self._defaults = defaults
+
+    def folder(self, name: str) -> SessionFolder:
+        return SessionFolder(f"{self._host.home}/sessions/{name}")
+
+    def names(self) -> list[str]:
+        with _told(f"list the sessions in {self._host.home}"):
+            return self._host.names(f"{self._host.home}/sessions")
+
+    def make(self, record: SessionRecord, credentials: Credentials, scripts: dict[str, str]) -> SessionFolder:
+        """The folder with all that a session begins with; when anything fails, without a trace."""
+        folder = self.folder(record.name)
+        try:
+            with _told(f"make the session folder {folder.path}"):
+                self._host.make_folder(folder.path)
+        except FileExistsError:
+            raise SessionExists(
+                f"there is a session {record.name!r} already\n"
+                f"see it with `hpclab status {record.name}`, or choose another --name"
+            ) from None
+        secrets = {
+            folder.token: credentials.token + "\n",
+            folder.ca: credentials.ca_pem,
+            folder.certificate: credentials.certificate_pem,
+            folder.key: credentials.key_pem,
+        }
+        try:
+            with _told(f"write the session's files into {folder.path}"):
+                for subfolder in folder.subfolders:
+                    self._host.make_folder(subfolder)
+                for path, text in {**secrets, folder.session: record.to_text()}.items():
+                    self._host.write(path, text)
+                for path, text in scripts.items():
+                    self._host.write(path, text, mode=0o700)
+        except BaseException:
+            self._host.remove_tree(folder.path)
+            raise
+        return folder
+
+    def remove(self, name: str) -> None:
+        self._host.remove_tree(self.folder(name).path)
+
+    def session(self, name: str) -> SessionRecord:
+        path = self.folder(name).session
+        try:
+            return SessionRecord.from_text(self._host.read(path), self._defaults)
+        except (FileNotFoundError, NotADirectoryError):
+            known = ", ".join(self.names()[-10:]) or "none"
+            raise NoSuchSession(f"no session {name!r} on {self._host.name}\nsessions: {known}") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"the session {name!r} cannot be read: {path}: {error!r}\n"
+                f"nothing of it was changed; look at {self.folder(name).path}, and remove it if it is not a session"
+            ) from error
+
+    def add_job(self, name: str, job_id: str, record: JobRecord, submit_time: float) -> None:
+        path = self.folder(name).job(job_id)
+        with _told(f"record job {job_id}, which was submitted,"):
+            self._host.write(path, json.dumps({**record.to_dict(), "submit_time": submit_time}) + "\n")
+
+    def jobs(self, name: str) -> dict[str, tuple[JobRecord, float | None, list[Event]]]:
+        """Every job by its id: those that we submitted, and those that recorded themselves when they started."""
+        folder = self.folder(name)
+        submitted = [n.removesuffix(".json") for n in self._host.names(folder.jobs) if n.endswith(".json")]
+        started = [n.removesuffix(".jsonl") for n in self._host.names(folder / "events") if n.endswith(".jsonl")]
+        found = {}
+        for job_id in sorted({*submitted, *started}, key=_by_number):
+            events = self.events(name, job_id) if job_id in started else []
+            told = [self._json(folder.job(job_id))] if job_id in submitted else []
+            told += [event.details for event in events if event.what == "started"]
+            for given in told:
+                try:
+                    submit_time = given.get("submit_time")
+                    found[job_id] = (JobRecord.from_dict(given), submit_time and float(submit_time), events)
+                    break
+                except (KeyError, TypeError, ValueError):
+                    continue  # cut off or foreign: the other account may do
+        return found
+
+    def events(self, name: str, job_id: str) -> list[Event]:
+        return from_lines(self._text(self.folder(name).events(job_id)))
+
+    def connection(self, name: str) -> Connection | None:
+        try:
+            return Connection.from_text(self._text(self.folder(name).connection))
+        except UnreadableOutput:
+            return None
+
+    def roster(self, name: str) -> list[RosterEntry]:
+        found = []
+        workers = self._json(self.folder(name).roster).get("workers")
+        for given in workers if isinstance(workers, list) else []:
+            try:
+                nthreads, memory_bytes = int(given["nthreads"]), int(given["memory_bytes"] or 0)
+                found.append(RosterEntry(name=str(given["name"]), nthreads=nthreads, memory_bytes=memory_bytes))
+            except (KeyError, TypeError, ValueError):
+                continue
+        return found
+
+    def token(self, name: str) -> str:
+        with _told("read the session's token"):
+            return self._host.read(self.folder(name).token).strip()
+
+    def over(self, name: str) -> str:
+        """How the session ended; empty while it has not."""
+        return self._text(self.folder(name).over).strip()
+
+    def write(self, path: str, text: str, *, mode: int = 0o600) -> None:
+        with _told(f"write {path}"):
+            self._host.write(path, text, mode=mode)
+
+    def log(self, name: str, job_id: str, *, lines: int) -> str:
+        try:
+            return self._host.tail(self.folder(name).log(job_id), lines=lines)
+        except OSError:
+            return ""
+
+    def _text(self, path: str) -> str:
+        """Empty when there is none."""
+        try:
+            return self._host.read(path)
+        except OSError:
+            return ""
+
+    def _json(self, path: str) -> dict[str, Any]:
+        try:
+            given = json.loads(self._text(path) or "{}")
+        except ValueError:
+            return {}
+        return given if isinstance(given, dict) else {}
+
+
+def _by_number(job_id: str) -> tuple[int, str]:
+    digits = job_id.partition(".")[0]
+    return (int(digits) if digits.isdecimal() else 0, job_id)
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """An OSError as a StoreError; FileExistsError goes on, for it has a meaning of its own."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        where = error.filename or ""
+        raise StoreError(
+            f"could not {what}: {error.strerror} {where}\n"
+            "free some space or mend the permissions there, or set HPCLAB_HOME to another folder"
+        ) from error
+    except HpclabError:
+        raise

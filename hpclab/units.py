@@ -1,0 +1,74 @@
+"""Walltimes, memory sizes and durations: text to whole seconds and bytes, and back.
+
+A bare number is refused where its unit differs between batch systems (Slurm's minutes are PBS's seconds).
+"""
+
+from __future__ import annotations
+
+import re
+
+from hpclab.errors import ConfigError
+
+_SECONDS = {"d": 86400, "h": 3600, "m": 60, "min": 60, "s": 1}
+_BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def parse_walltime(text: str) -> int:
+    """Seconds in `1:30:00`, `1-12:00:00`, `90m`, `2h`, `1h30m`, `45s`."""
+    given = text.strip()
+    if clock := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", given):
+        days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
+        total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    elif re.fullmatch(r"(\d+\s*(d|h|min|m|s)\s*)+", given):
+        total = sum(int(n) * _SECONDS[unit] for n, unit in re.findall(r"(\d+)\s*(d|h|min|m|s)", given))
+    else:
+        raise ConfigError(f"cannot read the time {text!r}\nwrite it as 1:30:00, 1-12:00:00, 90m, 2h or 1h30m")
+    if total == 0:
+        raise ConfigError(f"the time {text!r} is zero\nwrite it as 1:30:00, 1-12:00:00, 90m, 2h or 1h30m")
+    return total
+
+
+def parse_memory(text: str) -> int:
+    """Bytes in `4G`, `4GB`, `4GiB`, `1.5g`, `512M`: always powers of 1024, as batch systems count."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT])(i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise ConfigError(f"cannot read the memory size {text!r}\nwrite it as 4G, 1.5G or 512M")
+    size_bytes = int(float(match[1]) * _BINARY[match[2].upper()])
+    if size_bytes == 0:
+        raise ConfigError(f"the memory size {text!r} is zero\nwrite it as 4G, 1.5G or 512M")
+    return size_bytes
+
+
+def parse_count(text: str, *, what: str) -> int:
+    """A whole number of at least 1."""
+    if not re.fullmatch(r"\d{1,6}", text.strip()) or int(text) == 0:
+        raise ConfigError(f"{what} must be a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
+def format_walltime(seconds: float) -> str:
+    """`1:30:00`, as every batch system reads it."""
+    minutes, s = divmod(int(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02}:{s:02}"
+
+
+def format_memory(size_bytes: float) -> str:
+    """`2 GiB`, `1.5 GiB`, `512 MiB`: exact where it is a whole number, else one decimal."""
+    for unit in ("K", "M", "G", "T"):
+        if size_bytes < 1024 * _BINARY[unit] or unit == "T":
+            return f"{size_bytes / _BINARY[unit]:.1f}".removesuffix(".0") + f" {unit}iB"
+    raise AssertionError("unreachable")
+
+
+def format_duration(seconds: float) -> str:
+    """For people: `3.2 s`, `43 s`, `12 min`, `1 h 05 min`, `2 d 03 h`."""
+    if seconds < 10:
+        return f"{max(seconds, 0):.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = int(seconds // 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, m = divmod(minutes, 60)
+    return f"{hours} h {m:02} min" if hours < 48 else f"{hours // 24} d {hours % 24:02} h"
