@@ -39,6 +39,7 @@ SENTENCES = {
     "joined": "Dask worker {worker} joined",
     "left": "Dask worker {worker} left: {reason}",
     "restarted": "Dask worker {worker} started again: {reason}",
+    "outgrown": "Dask worker {worker} used {used_bytes} of its {memory_bytes} bytes of memory and was ended",
     "draining": "draining: {reason}",
     "drained": "Dask worker {worker} handed over its data and left",
     "failed": "failed: {reason}",

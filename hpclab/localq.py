@@ -209,9 +209,13 @@ def read_job(folder: Path) -> Job:
     return job
 
 
+def job_folders(root: Path) -> list[Path]:
+    folders = (path for path in (root / "jobs").iterdir() if path.name.isdecimal())
+    return sorted(folders, key=lambda path: int(path.name))
+
+
 def read_jobs(root: Path) -> list[Job]:
-    names = [name for name in os.listdir(root / "jobs") if name.isdecimal()]
-    return [read_job(root / "jobs" / name) for name in sorted(names, key=int)]
+    return [read_job(folder) for folder in job_folders(root)]
 
 
 def remove_folder(folder: Path) -> None:
@@ -286,7 +290,7 @@ def total_memory_bytes() -> int:
 
 
 def next_id(root: Path) -> int:
-    used = [int(name) for name in os.listdir(root / "jobs") if name.isdecimal()]
+    used = [int(folder.name) for folder in job_folders(root)]
     with suppress(OSError, ValueError):
         used.append(int((root / "last_id").read_text()))
     return 1 + max(used, default=0)
@@ -446,6 +450,7 @@ def start_shepherd(root: Path, job_id: int, lock: int) -> None:
 def processes_of(cookie: str, shepherd_pid: int | None) -> "list[psutil.Process]":
     """All living processes of a job: with its cookie, or without any but descending from it or its shepherd.
 
+    Parents come before their children: a script must hear of TERM before it sees its commands die of it.
     Other shepherds and their jobs may descend from us, when a job has submitted them: they are not ours.
     """
     import psutil
@@ -460,13 +465,13 @@ def processes_of(cookie: str, shepherd_pid: int | None) -> "list[psutil.Process]
 
     to_visit = [pid for pid, environ in environs.items() if environ.get(COOKIE) == cookie]
     if shepherd_pid is not None:
-        to_visit += children.get(shepherd_pid, [])
-    found: set[int] = set()
+        to_visit += children.get(shepherd_pid, [])  # last in, first out: the tree from its root
+    found: dict[int, None] = {}  # an ordered set
     while to_visit:
         pid = to_visit.pop()
         foreign = environs[pid].get(COOKIE, cookie) != cookie or SHEPHERD in environs[pid]
         if pid not in found and not foreign and pid != os.getpid():
-            found.add(pid)
+            found[pid] = None
             to_visit += children.get(pid, [])
     return [processes[pid] for pid in found if processes[pid].info["status"] != psutil.STATUS_ZOMBIE]
 
@@ -480,22 +485,26 @@ def end_processes(
     """TERM to all processes of the job, and after the grace KILL, until none is left."""
     import psutil
 
-    def send(action: str) -> "list[psutil.Process]":
-        processes = processes_of(cookie, shepherd_pid)
+    def look() -> "list[psutil.Process]":
+        # twice, as one that daemonises (forks and ends) while the list is read is in it with neither pid
+        return processes_of(cookie, shepherd_pid) or processes_of(cookie, shepherd_pid)
+
+    def send(action: "Callable[[psutil.Process], None]") -> "list[psutil.Process]":
+        processes = look()
         for process in processes:
             with suppress(psutil.Error):
-                getattr(process, action)()
+                action(process)
         return processes
 
     kill_at = time.monotonic() + grace_s
-    left = send("terminate")
+    left = send(psutil.Process.terminate)
     pause_s = 0.01
     while left and time.monotonic() < kill_at:
         pause(min(pause_s, grace_s))
         pause_s = min(2 * pause_s, 0.25)
-        left = processes_of(cookie, shepherd_pid)
+        left = look()
     while left and time.monotonic() < kill_at + UNKILLABLE_S:
-        left = send("kill")  # again and again: they may have forked meanwhile
+        left = send(psutil.Process.kill)  # again and again: they may have forked meanwhile
         pause(0.01)
 
 

@@ -27,6 +27,8 @@ ALIVE = ("queued", "held", "starting", "running", "unknown")
 CANCEL_GRACE_S = 45
 """How long `stop` and `remove-worker` wait for jobs to be gone; batch systems take up to 30 s between TERM and KILL."""
 
+JOB_TELLS_FIRST_S = 15
+"""The job has the same time limit for its start, and knows better what went wrong."""
 FOLLOW_LINES = 1000
 
 
@@ -299,7 +301,7 @@ class Session:
                 self._raise_ended(job_id)
             if not phases:
                 yield Phase(what="queued", text=job.status.reason or job.status.state.value, elapsed_s=now - begin)
-            if running_since and now - running_since > timeout_s:
+            if running_since and now - running_since > timeout_s + JOB_TELLS_FIRST_S:
                 raise TookTooLong(
                     f"job {job_id} runs, but JupyterLab was not up within {timeout_s:.0f} s\n"
                     f"it goes on: see `hpclab why --session {self.name}`, or end it with `hpclab stop {self.name}`"

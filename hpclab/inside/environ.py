@@ -26,7 +26,6 @@ def dask_tls(folder: SessionFolder) -> dict[str, str]:
 
 RANK_ONLY = {
     "DASK_DISTRIBUTED__SCHEDULER__PRELOAD": "hpclab.inside.scheduler",
-    "DASK_DISTRIBUTED__WORKER__PRELOAD": "hpclab.inside.rank",
     # Dask's web pages stay shut until the guard of inside.scheduler stands before them; workers' own stay shut
     "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES": "[]",
     "DASK_DISTRIBUTED__WORKER__HTTP__ROUTES": "[]",
@@ -37,7 +36,7 @@ LINES = ("HPCLAB_FOLDER", "HPCLAB_SUPERVISOR", "HPCLAB_JUPYTER")
 
 
 def rank_environment(base: Mapping[str, str], folder: SessionFolder) -> dict[str, str]:
-    """For the ranks of dask-mpi."""
+    """For the ranks of dask-mpi, which find the session's folder in it."""
     return {**base, **dask_tls(folder), **RANK_ONLY}
 
 

@@ -54,15 +54,15 @@ class Supervisor:
     start_timeout_s: int
     hellos: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What the scheduler and JupyterLab said when they came up."""
-    ended: asyncio.Future[JobExit] = field(default_factory=asyncio.Future)
+    ended: asyncio.Future[tuple[JobExit, str]] = field(default_factory=asyncio.Future)
     processes: list[Process] = field(default_factory=list)
 
     def report(self, what: str, **details: Any) -> None:
         report(self.plan.folder, self.plan.job_id, what, **details)
 
-    def end(self, how: JobExit) -> None:
+    def end(self, how: JobExit, reason: str = "") -> None:
         if not self.ended.done():
-            self.ended.set_result(how)
+            self.ended.set_result((how, reason or how.meaning))
 
     async def run(self) -> JobExit:
         loop = asyncio.get_running_loop()
@@ -74,8 +74,10 @@ class Supervisor:
             try:
                 await self.start(line, f"{private}/jupyter")
                 loop.call_later(self.start_timeout_s, self.too_late)
-                how = await self.ended
-                self.report("ending", reason=how.meaning)
+                watch = asyncio.create_task(self.watch_folder())
+                how, reason = await self.ended
+                self.report("ending", reason=reason)
+                watch.cancel()
             except Ended as error:
                 how = error.how
                 self.report("failed", reason=str(error))
@@ -87,18 +89,23 @@ class Supervisor:
     async def start(self, line: str, jupyter_line: str) -> None:
         for stale in (self.plan.folder.scheduler, self.plan.folder.connection, self.plan.folder.roster):
             withdraw(stale)
+        # first on PATH, so that `hpclab` and `python` in JupyterLab's terminals are the job's own
+        bin_folder = str(Path(sys.executable).parent)
         env = {
             **os.environ,
+            "PATH": f"{bin_folder}:{os.environ.get('PATH', os.defpath)}",
             "HPCLAB_FOLDER": self.plan.folder.path,
             "HPCLAB_SUPERVISOR": line,
             "HPCLAB_JUPYTER": jupyter_line,
         }
         self.report("environment", **_environment())
+        if not Path(self.root_dir).is_dir():
+            raise Ended(JobExit.ENVIRONMENT, f"there is no folder {self.root_dir} for JupyterLab on this node")
         ip = "127.0.0.1" if self.plan.interface in LOOPBACK else "0.0.0.0"
         jupyter = [sys.executable, "-P", "-m", "hpclab.inside.jupyter", self.plan.folder.path]
         await self.spawn([*jupyter, "--root-dir", self.root_dir, "--ip", ip], env, "jupyter")
         mpiexec = _find_mpiexec(self.mpiexec)
-        version = subprocess.run([*mpiexec, "--version"], capture_output=True, text=True, timeout=30, check=False)
+        version = subprocess.run([*mpiexec, "--version"], capture_output=True, text=True, check=False)
         argv = launcher_argv(
             mpiexec,
             version.stdout + version.stderr,
@@ -118,17 +125,27 @@ class Supervisor:
     def lost(self, who: str, exit_status: int | None = None) -> None:
         """A process or its line is gone."""
         if who == "jupyter" and who in self.hellos and exit_status == 0:
-            self.end(JobExit.OK)  # File > Shut Down
+            self.end(JobExit.OK, "JupyterLab was shut down")
         never, died = {
             "scheduler": (JobExit.SCHEDULER_NEVER_UP, JobExit.SCHEDULER_DIED),
             "jupyter": (JobExit.JUPYTER_NEVER_UP, JobExit.JUPYTER_DIED),
         }[who]
-        self.end(died if who in self.hellos else never)
+        how = died if who in self.hellos else never
+        ended = {None: "", 0: " and its program ended"}.get(exit_status, f" (its program ended with {exit_status})")
+        self.end(how, how.meaning + ended)
 
     def too_late(self) -> None:
         for who in ("scheduler", "jupyter"):
             if who not in self.hellos:
                 self.lost(who)
+
+    async def watch_folder(self) -> None:
+        """Whoever removes the session's folder can neither find nor stop it any more, so it ends."""
+        missed = 0
+        while missed < 3:
+            await asyncio.sleep(5)
+            missed = 0 if Path(self.plan.folder.session).exists() else missed + 1
+        self.end(JobExit.OK, "the session's folder was removed")
 
     async def greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A hello from the scheduler or JupyterLab when it is up; the scheduler's line ends with it."""

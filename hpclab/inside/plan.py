@@ -28,16 +28,19 @@ class Plan:
 
 
 def dask_mpi_argv(plan: Plan, python: str) -> list[str]:
-    """Workers live in their ranks, without a nanny: forks from MPI ranks are forbidden on some machines."""
+    """dask-mpi as its own command line has it; see `inside.rank` for the workers."""
     options = {"death_timeout": plan.death_timeout_s, "dashboard_address": "127.0.0.1:0"}
     return [
-        *[python, "-P", "-m", "dask_mpi.cli"],
+        # mpi4py's runner ends all ranks when one fails to start; else the others would wait for it for ever
+        *[python, "-P", "-m", "mpi4py", "-m", "dask_mpi.cli"],
         *["--scheduler-file", plan.folder.scheduler],
+        # else it insists on 8786, which somebody else on the node may have
+        *["--scheduler-port", "0"],
         *["--protocol", "tls"],
         *(["--interface", plan.interface] if plan.interface else []),
         *["--nthreads", str(plan.nthreads)],
         *["--memory-limit", str(plan.memory_bytes)],
-        *["--worker-class", "distributed.Worker"],
+        *["--worker-class", "hpclab.inside.rank.Rank"],
         *["--worker-options", json.dumps(options)],
         *["--name", plan.job_id],
         # the guard turns it on, see inside.scheduler

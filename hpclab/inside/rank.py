@@ -1,9 +1,20 @@
-"""Dask preload for the worker ranks of the main job."""
+"""What dask-mpi runs on the worker ranks of the main job: `--worker-class hpclab.inside.rank.Rank`.
+
+The worker lives in its rank, without a nanny: forks from MPI ranks are forbidden on some machines. So a rank does
+itself what a nanny is missed for: it comes back after `client.restart()`, and it ends before its memory ends the job.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
+import traceback
 from typing import Any
+
+from hpclab.folder import SessionFolder
+from hpclab.inside.report import report
+from hpclab.inside.worker import REMOVED, TERMINATE_FRACTION, Worker, used_memory_bytes
 
 
 def survive_lost_ranks() -> None:
@@ -11,5 +22,41 @@ def survive_lost_ranks() -> None:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
-async def dask_setup(worker: Any) -> None:
-    survive_lost_ranks()
+class Rank:
+    """A Dask worker for the life of its rank; takes what `distributed.Worker` takes."""
+
+    def __init__(self, **options: Any) -> None:
+        survive_lost_ranks()
+        self._options = options
+        self._worker = Worker(**options)
+
+    async def __aenter__(self) -> Rank:
+        await self._worker
+        self._watch = asyncio.create_task(self._watch_memory())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._watch.cancel()
+        await self._worker.close()
+
+    async def finished(self) -> None:
+        """Also a worker that cannot come back must not raise, for an exception in a rank ends all ranks."""
+        await self._worker.finished()
+        while self._worker.close_reason == REMOVED:
+            self._worker = Worker(**self._options)
+            try:
+                await self._worker
+            except (OSError, TimeoutError, RuntimeError, ValueError):
+                traceback.print_exc()
+            await self._worker.finished()
+
+    async def _watch_memory(self) -> None:
+        limit_bytes = self._worker.memory_manager.memory_limit
+        while limit_bytes:
+            await asyncio.sleep(0.5)
+            used_bytes = used_memory_bytes(os.getpid())
+            if used_bytes > TERMINATE_FRACTION * limit_bytes:
+                folder, job_id = SessionFolder(os.environ["HPCLAB_FOLDER"]), os.environ["HPCLAB_JOB_ID"]
+                used = {"used_bytes": used_bytes, "memory_bytes": limit_bytes}
+                report(folder, job_id, "outgrown", worker=self._options["name"], **used)
+                os.kill(os.getpid(), signal.SIGKILL)

@@ -15,6 +15,7 @@ from typing import Any
 
 import dask
 import distributed
+import psutil
 from distributed.core import Status
 
 from hpclab.connection import worker_name
@@ -27,6 +28,12 @@ dask.config.set({"distributed.worker.http.routes": []})
 
 RESTART = 75
 """Exit status of a worker that wants to be started again: `client.restart()`, or the scheduler lost it."""
+
+REMOVED = "scheduler-remove-worker"
+"""Dask's reason when it closes a worker that may come again."""
+
+TERMINATE_FRACTION = 0.95
+"""A worker ends at this much of its memory limit, as under Dask's own nanny."""
 
 QUICK_DRAIN_S = 8
 """How long a worker takes to leave when the batch system has already told it to end."""
@@ -56,6 +63,14 @@ class Worker(distributed.Worker):  # type: ignore[misc]
         self.close_reason = self.close_reason or reason
         closed: str | None = await super().close(*args, reason=reason, **kwargs)
         return closed
+
+
+def used_memory_bytes(pid: int) -> int:
+    """Resident memory; 0 of a process that is gone."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
 
 
 def run_worker(plan: WorkerPlan, index: int) -> int:
@@ -89,7 +104,7 @@ async def _run(plan: WorkerPlan, index: int) -> int:
     reason = worker.close_reason
     drained = reason == "hpclab-drained"
     report(plan.folder, plan.job_id, "drained" if drained else "left", worker=name, reason=reason)
-    if reason == "scheduler-remove-worker":
+    if reason == REMOVED:
         return RESTART
     return JobExit.OK if drained or reason == "scheduler-close-worker" else JobExit.SESSION_OVER
 
