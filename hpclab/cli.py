@@ -37,6 +37,8 @@ INTERRUPTED = 130
 def main() -> None:
     """Entry point; every error that hpclab can explain becomes a message and its own exit code."""
     debug = "--debug" in sys.argv
+    # whatever we or the jobs write is the user's alone
+    os.umask(0o077)
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:

@@ -88,14 +88,12 @@ def load(
     layers = [Setting(key=k, value=v, source=Source.DEFAULT, where="default") for k, v in defaults.items()]
     for source, path, table, text in read:
         layers += _from_table({k: v for k, v in table.items() if k != "profile"}, source, path, text, defaults)
-        if isinstance(table.get("profile"), str):
-            layers += _from_table({"profile": table["profile"]}, source, path, text, defaults)
     top = _from_env(env, defaults) + [
         Setting(key=key, value=value, source=Source.FLAG, where="--" + key.replace("_", "-"))
         for key, value in given.items()
         if value is not None
     ]
-    profile = {setting.key: setting.value for setting in [*layers, *top]}["profile"]
+    profile = next((str(setting.value) for setting in reversed(top) if setting.key == "profile"), "")
     layers += _from_profile(profile, read, defaults)
     chosen = {setting.key: setting for setting in [*layers, *top]}
     return _settings(chosen), list(chosen.values())
@@ -129,9 +127,9 @@ def _from_profile(
     settings: list[Setting] = []
     known: list[str] = []
     for _, path, table, text in read:
-        profiles = table.get("profile")
-        if not isinstance(profiles, dict):
-            continue
+        profiles = table.get("profile", {})
+        if not isinstance(profiles, dict) or not all(isinstance(options, dict) for options in profiles.values()):
+            raise ConfigError(f"{path}:{_line_of('profile', text, '')}: profiles are tables: write [profile.NAME]")
         known += profiles
         settings += _from_table(profiles.get(profile, {}), Source.PROFILE, path, text, defaults, f"profile.{profile}")
     if profile and profile not in known:

@@ -39,7 +39,7 @@ class Connection:
             values = {field.name: given[field.name] for field in fields(Connection)}
             ports = {name: int(values[name]) for name in ("jupyter_port", "dashboard_port")}
             return Connection(**{**values, **ports, "time": float(values["time"])})
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise UnreadableOutput(f"connection.json is not what a main job writes: {error!r}") from error
 
 

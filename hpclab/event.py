@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,7 +60,9 @@ def from_lines(text: str) -> list[Event]:
     for line in text.splitlines():
         try:
             fields = json.loads(line)
-            events.append(Event(time=float(fields.pop("time")), what=str(fields.pop("event")), details=fields))
+            event = Event(time=float(fields.pop("time")), what=str(fields.pop("event")), details=fields)
+            if math.isfinite(event.time):
+                events.append(event)
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
     return events

@@ -86,8 +86,14 @@ class JobRecord:
     @staticmethod
     def from_dict(given: Mapping[str, Any]) -> JobRecord:
         """Raises KeyError, TypeError or ValueError when it is not a record."""
-        numbers = {name: int(given[name]) for name in ("workers", "cores", "memory_bytes", "walltime_s")}
+        numbers = {name: _whole(given[name]) for name in ("workers", "cores", "memory_bytes", "walltime_s")}
         return JobRecord(role="main" if given["role"] == "main" else "worker", **numbers)
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, float) and not value.is_integer():  # also JSON's 1e999
+        raise ValueError(f"{value} is not a whole number")
+    return int(value)
 
 
 class JobExit(IntEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 # what makes the loss of one rank the loss of that rank alone: by default a launcher ends all the others,
@@ -34,7 +35,7 @@ def family(version: str) -> str:
     """Which launcher answers `--version` like this: hydra (MPICH, Intel MPI), openmpi (4 and older), prrte, unknown."""
     if "HYDRA" in version or "Intel(R) MPI" in version:
         return "hydra"
-    if "Open MPI) 5" in version or "prrte" in version.lower() or "PMIx" in version:
+    if re.search(r"Open MPI\) ([5-9]|\d\d)", version) or "prrte" in version.lower() or "PMIx" in version:
         return "prrte"
     return "openmpi" if "Open MPI" in version or "OpenRTE" in version else "unknown"
 

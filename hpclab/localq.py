@@ -277,7 +277,7 @@ def refuse_the_impossible(job: Job) -> None:
     if job.cores > job.slots:
         raise Refusal(f"refused: the job asks for {job.cores} cores, there are {job.slots} slots")
     if job.memory_bytes and job.memory_bytes > (total := total_memory_bytes()):
-        raise Refusal(f"refused: the job asks for {job.memory_bytes} bytes of memory, the machine has {total}")
+        raise Refusal(f"refused: the job asks for {job.memory_bytes} bytes of memory, there are {total}")
 
 
 def total_memory_bytes() -> int:

@@ -37,7 +37,7 @@ def job_script(
         f'export HPCLAB_JOB_ID="{batch.JOB_ID}" HPCLAB_JOB_END_TIME="{end_time}"',
         _HEAD,
         *(["# prologue", *prologue, ""] if prologue else []),
-        shlex.join(argv) + " &",
+        shlex.join(argv),
         _TAIL,
         *([_OVER] if record.role == "main" else []),
         'exit "$status"',
@@ -53,13 +53,11 @@ event() {
     printf '{"time": %s, %s}\n' "${now/,/.}" "$1" >>"$session/events/$HPCLAB_JOB_ID.jsonl"
 }
 event "$started, \"node\": \"$(hostname)\""
-# a trap, so that a signal to all of the job leaves this shell alive to write down how it ended
+# a trap, so that a signal to all of the job leaves this shell alive: it waits for the program, then writes how it ended
 trap : TERM INT USR1 USR2
 """
 
-_TAIL = r'''program=$!
-# a signal ends the wait, not the program
-while wait "$program"; status=$?; kill -0 "$program" 2>/dev/null; do :; done
+_TAIL = r'''status=$?
 # the batch system forgets a finished job within minutes; this file does not
 event "\"event\": \"exited\", \"exit_status\": $status"'''
 

@@ -16,10 +16,10 @@ _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 def parse_walltime(text: str) -> int:
     """Seconds in `1:30:00`, `1-12:00:00`, `90m`, `2h`, `1h30m`, `45s`."""
     given = text.strip()
-    if clock := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", given):
+    if clock := re.fullmatch(r"(?:(\d{1,6})-)?(\d{1,6}):(\d\d):(\d\d)", given):
         days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
         total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-    elif re.fullmatch(r"(\d+\s*(d|h|min|m|s)\s*)+", given):
+    elif re.fullmatch(r"(\d{1,9}\s*(d|h|min|m|s)\s*)+", given):
         total = sum(int(n) * _SECONDS[unit] for n, unit in re.findall(r"(\d+)\s*(d|h|min|m|s)", given))
     else:
         raise ConfigError(f"cannot read the time {text!r}\nwrite it as 1:30:00, 1-12:00:00, 90m, 2h or 1h30m")
@@ -30,7 +30,7 @@ def parse_walltime(text: str) -> int:
 
 def parse_memory(text: str) -> int:
     """Bytes in `4G`, `4GB`, `4GiB`, `1.5g`, `512M`: always powers of 1024, as batch systems count."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT])(i?B)?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([KMGT])(i?B)?", text.strip(), re.IGNORECASE)
     if match is None:
         raise ConfigError(f"cannot read the memory size {text!r}\nwrite it as 4G, 1.5G or 512M")
     size_bytes = int(float(match[1]) * _BINARY[match[2].upper()])

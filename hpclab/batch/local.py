@@ -35,7 +35,7 @@ def directives(spec: JobSpec) -> list[str]:
         f"--cores={spec.cores}",
         f"--memory={spec.memory_bytes}",
         f"--walltime={spec.walltime_s}",
-        f"--output={shlex.quote(spec.log.format(job_id='%j'))}",
+        f"--output={shlex.quote(spec.log.replace('{job_id}', '%j'))}",
     ]
     if slots := spec.options.get("slots"):
         lines.append(f"--slots={slots}")

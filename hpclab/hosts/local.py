@@ -60,7 +60,9 @@ class LocalHost:
 
     def make_folder(self, path: str) -> None:
         """A new folder for the user alone; FileExistsError when it is there already."""
-        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for parent in reversed(Path(path).parents):
+            if not parent.exists():
+                parent.mkdir(mode=0o700, exist_ok=True)
         Path(path).mkdir(mode=0o700)
 
     def names(self, folder: str) -> list[str]:

@@ -35,12 +35,14 @@ LINES = ("HPCLAB_FOLDER", "HPCLAB_SUPERVISOR", "HPCLAB_JUPYTER")
 """The session's folder, and the unix sockets that the processes of a main job hold each other by."""
 
 
-def rank_environment(base: Mapping[str, str], folder: SessionFolder) -> dict[str, str]:
+def rank_environment(base: Mapping[str, str], folder: SessionFolder, *, one_node: bool) -> dict[str, str]:
     """For the ranks of dask-mpi, which find the session's folder in it."""
-    return {**base, **dask_tls(folder), **RANK_ONLY}
+    # ranks of one node need no network for MPI, and so no port that others could knock at
+    shared_memory = {"UCX_TLS": "sm,self"} if one_node else {}
+    return {**base, **dask_tls(folder), **RANK_ONLY, **shared_memory}
 
 
 def notebook_environment(base: Mapping[str, str], folder: SessionFolder, scheduler_address: str) -> dict[str, str]:
     """For JupyterLab and all that it starts: a plain `Client()` connects to the session."""
-    kept = {key: value for key, value in without_mpi(dict(base)).items() if key not in (*RANK_ONLY, *LINES)}
+    kept = {key: value for key, value in without_mpi(dict(base)).items() if key not in LINES}
     return {**kept, **dask_tls(folder), "DASK_SCHEDULER_ADDRESS": scheduler_address}

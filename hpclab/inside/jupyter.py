@@ -1,8 +1,8 @@
 """JupyterLab, on the scheduler's rank: `python -m hpclab.inside.jupyter SESSION_FOLDER --root-dir DIR --ip IP`.
 
 It is started with the job and does all that needs no scheduler at once. Then it waits at a unix socket
-($HPCLAB_JUPYTER) for the word, which `client.run_on_scheduler` gives: the environment of the notebooks. That line
-stays open; when it closes, the scheduler is gone, and JupyterLab ends too.
+($HPCLAB_JUPYTER) for the word, which `client.run_on_scheduler` gives: the scheduler's address. That line stays
+open; when it closes, the scheduler is gone, and JupyterLab ends too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hpclab.folder import SessionFolder
+from hpclab.inside.environ import notebook_environment
 
 # jsonschema compiles this grammar for 0.8 s if it can be imported, for a check of addresses that nothing here makes
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
@@ -39,10 +40,11 @@ def main() -> None:
     # as long as there are no notebooks to be closed, who tells us to end means at once
     wind_down = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     line, _ = door.accept()
-    env = json.loads(_first_line(line))
+    word = json.loads(_first_line(line))
     signal.signal(signal.SIGTERM, wind_down)
+    env = notebook_environment(os.environ, given.folder, word["scheduler_address"])
     os.environ.clear()
-    os.environ.update(env, JUPYTER_RUNTIME_DIR=given.folder.runtime)
+    os.environ.update(env)
     threading.Thread(target=_end_with, args=(line,), daemon=True).start()
     server.io_loop.add_callback(_tell, supervisor, server.port)
     server.start()

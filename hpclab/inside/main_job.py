@@ -101,7 +101,8 @@ class Supervisor:
         self.report("environment", **_environment())
         if not Path(self.root_dir).is_dir():
             raise Ended(JobExit.ENVIRONMENT, f"there is no folder {self.root_dir} for JupyterLab on this node")
-        ip = "127.0.0.1" if self.plan.interface in LOOPBACK else "0.0.0.0"
+        loopback = self.plan.interface in LOOPBACK
+        ip = "127.0.0.1" if loopback else "0.0.0.0"
         jupyter = [sys.executable, "-P", "-m", "hpclab.inside.jupyter", self.plan.folder.path]
         await self.spawn([*jupyter, "--root-dir", self.root_dir, "--ip", ip], env, "jupyter")
         mpiexec = _find_mpiexec(self.mpiexec)
@@ -113,7 +114,7 @@ class Supervisor:
             program=dask_mpi_argv(self.plan, sys.executable),
         )
         self.report("mpi", ranks=self.plan.ranks, launcher=mpiexec[0])
-        await self.spawn(argv, rank_environment(env, self.plan.folder), "scheduler")
+        await self.spawn(argv, rank_environment(env, self.plan.folder, one_node=loopback), "scheduler")
 
     async def spawn(self, argv: list[str], env: dict[str, str], who: str) -> None:
         """A child in its own process group; its end is the job's end."""

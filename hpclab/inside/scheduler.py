@@ -20,7 +20,6 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.http.utils import get_handlers
 
 from hpclab.folder import SessionFolder
-from hpclab.inside.environ import notebook_environment
 from hpclab.inside.guard import Door, Guard
 from hpclab.inside.rank import survive_lost_ranks
 from hpclab.inside.report import announce
@@ -89,11 +88,9 @@ def _import_dashboard() -> None:
 
 def start_jupyter(dask_scheduler: Scheduler) -> None:
     """Run on the scheduler: give the waiting JupyterLab the word, and hold its line so that it ends when we do."""
-    folder = SessionFolder(os.environ["HPCLAB_FOLDER"])
-    env = notebook_environment(dict(os.environ), folder, dask_scheduler.address)
     line = socket.socket(socket.AF_UNIX)
     line.connect(os.environ["HPCLAB_JUPYTER"])
-    line.sendall(json.dumps(env).encode() + b"\n")
+    line.sendall(json.dumps({"scheduler_address": dask_scheduler.address}).encode() + b"\n")
     dask_scheduler.hpclab_jupyter_line = line
 
 
