@@ -119,9 +119,9 @@ _profile = click.option("--profile", metavar="NAME", help="Use [profile.NAME] of
 @_profile
 @_json
 def start(name: str, as_json: bool, **given: Any) -> None:
-    """Start a session: submit its main job, follow it, and print how to connect.
+    """Start a session, and print how to connect.
 
-    The session goes on when this command ends, or is interrupted.
+    Submits its main job and follows it until JupyterLab answers. The session goes on when this command ends, or is interrupted.
     """
     settings = _settings(**given)
     session = Session.start(_host(), settings, name=name, notebook_dir=os.getcwd())
@@ -172,7 +172,7 @@ def _follow(session: Session, timeout_s: float) -> None:
 @_of_session
 @_json
 def add_worker(name: str | None, count: int, as_json: bool, **given: Any) -> None:
-    """Submit small jobs whose workers join the running session.
+    """Submit a small job whose worker joins the session.
 
     What is not given is as `hpclab start` had it.
     """
@@ -196,7 +196,10 @@ def add_worker(name: str | None, count: int, as_json: bool, **given: Any) -> Non
 @click.argument("job_id", metavar="JOB")
 @_of_session
 def remove_worker(name: str | None, job_id: str) -> None:
-    """Retire the workers of a job: they hand over their data and leave, then the job ends."""
+    """Let a job's workers hand over their data and leave.
+
+    Then the job ends. One that is still queued is cancelled.
+    """
     click.echo(_session(name).remove_worker(job_id))
 
 
@@ -205,7 +208,7 @@ def remove_worker(name: str | None, job_id: str) -> None:
 @click.option("--watch", is_flag=True, help="Look again every two seconds, until Ctrl-C.")
 @_json
 def status(name: str | None, watch: bool, as_json: bool) -> None:
-    """The session's jobs: their state and why, and whether their Dask workers have joined."""
+    """The session's jobs, and whether their workers joined."""
     session = _session(name, or_latest=True)
     if as_json:
         _print_json(session.describe())
@@ -242,7 +245,10 @@ def list_sessions(as_json: bool) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Go on as the log grows, until Ctrl-C.")
 @_of_session
 def logs(name: str | None, job_id: str, lines: int, follow: bool) -> None:
-    """The end of a job's log; the main job's when none is named."""
+    """The end of a job's log.
+
+    The main job's when none is named.
+    """
     session = _session(name, or_latest=True)
     try:
         for text in session.log_lines(job_id, lines=lines, follow=follow):
@@ -256,7 +262,10 @@ def logs(name: str | None, job_id: str, lines: int, follow: bool) -> None:
 @_of_session
 @_json
 def why(name: str | None, job_id: str, as_json: bool) -> None:
-    """The story of one job: what happened when, and why it ended."""
+    """The story of one job: what happened, and why it ended.
+
+    The main job's when none is named.
+    """
     story = _session(name, or_latest=True).why(job_id)
     if as_json:
         events = [{"time": event.time, "event": event.what, **event.details} for event in story.events]
@@ -275,7 +284,7 @@ def why(name: str | None, job_id: str, as_json: bool) -> None:
 @click.option("-t", "--walltime", metavar="TIME", help="How long the job may run.")
 @_profile
 def script(which: str, name: str, **given: Any) -> None:
-    """Print the job script that would be submitted, and submit nothing."""
+    """Print a job script, and submit nothing."""
     if which == "add-worker":
         given["worker_walltime"] = given.pop("walltime")
     session = Session.planned(_host(), _settings(**given), name=name, notebook_dir=os.getcwd())
@@ -286,7 +295,10 @@ def script(which: str, name: str, **given: Any) -> None:
 @_name
 @_json
 def attach(name: str | None, as_json: bool) -> None:
-    """Print again how to connect to a session; if it is still coming up, follow it first."""
+    """Print again how to connect.
+
+    A session that is still coming up is followed first.
+    """
     session = _session(name)
     if session.describe()["state"] in ("queued", "held", "starting"):
         with _interruptible(session):
@@ -302,7 +314,10 @@ def attach(name: str | None, as_json: bool) -> None:
 @cli.command()
 @_name
 def stop(name: str | None) -> None:
-    """Cancel every job of a session, running or queued, and wait until they are gone."""
+    """End a session: cancel all its jobs, running or queued.
+
+    Waits until they are gone.
+    """
     session = _session(name)
     cancelled = session.stop()
     for job in cancelled:
@@ -310,7 +325,8 @@ def stop(name: str | None) -> None:
         click.echo(
             f"cancelled {'main job' if job.record.role == 'main' else 'worker job'} {job.job_id}, which was {was}"
         )
-    click.echo(f"{session.name} has ended; its folder is {shlex.quote(session.folder.path)}")
+    already = "" if cancelled else " already"
+    click.echo(f"{session.name} has ended{already}; its folder is {shlex.quote(session.folder.path)}")
 
 
 @cli.command()

@@ -52,7 +52,7 @@ def new_credentials(session: str, *, now: datetime.datetime | None = None) -> Cr
     pem = serialization.Encoding.PEM
     key_pem = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return Credentials(
-        token=secrets.token_hex(16),
+        token=secrets.token_urlsafe(18),
         ca_pem=ca.public_bytes(pem).decode(),
         certificate_pem=certificate.public_bytes(pem).decode(),
         key_pem=key_pem.decode(),

@@ -27,7 +27,11 @@ class JobQueue:
         """The new job's id; raises Refused with the batch system's own words."""
         result = self._host.run(self._batch.submit_command(script))
         if result.exit_status:
-            raise Refused(f"{self._system} would not take the job", result, next_step=f"what was submitted: {script}")
+            raise Refused(
+                f"{self._system} would not take the job",
+                result,
+                next_step="ask for something else; `hpclab script start|add-worker` shows what is submitted",
+            )
         self._asked = 0.0
         return self._batch.parse_job_id(result.stdout)
 

@@ -36,11 +36,9 @@ def job_script(
         f"export HPCLAB_SESSION={shlex.quote(folder.name)}",
         f'export HPCLAB_JOB_ID="{batch.JOB_ID}" HPCLAB_JOB_END_TIME="{end_time}"',
         _HEAD,
+        _MAIN_ENDS if record.role == "main" else _WORKER_ENDS,
         *(["# prologue", *prologue, ""] if prologue else []),
         shlex.join(argv),
-        _TAIL,
-        *([_OVER] if record.role == "main" else []),
-        'exit "$status"',
         "",
     ]
     return "\n".join(lines)
@@ -53,12 +51,16 @@ event() {
     printf '{"time": %s, %s}\n' "${now/,/.}" "$1" >>"$session/events/$HPCLAB_JOB_ID.jsonl"
 }
 event "$started, \"node\": \"$(hostname)\""
-# a trap, so that a signal to all of the job leaves this shell alive: it waits for the program, then writes how it ended
+# the batch system forgets a finished job within minutes; these files do not
+ended() { event "\"event\": \"exited\", \"exit_status\": $1"; }"""
+
+_MAIN_ENDS = r"""over() { [ -e "$session/over" ] || echo "its main job ended" >"$session/over"; }
+trap 'status=$?; ended "$status"; over; exit "$status"' EXIT
+# a signal to all of the job leaves this shell alive: it waits for the program, and writes how it ended
 trap : TERM INT USR1 USR2
 """
 
-_TAIL = r'''status=$?
-# the batch system forgets a finished job within minutes; this file does not
-event "\"event\": \"exited\", \"exit_status\": $status"'''
-
-_OVER = r'''[ -e "$session/over" ] || echo "its main job ended" >"$session/over"'''
+_WORKER_ENDS = r"""trap 'status=$?; ended "$status"; exit "$status"' EXIT
+# a signal to all of the job leaves this shell alive: it waits for the program, and writes how it ended
+trap : TERM INT USR1 USR2
+"""

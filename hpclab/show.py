@@ -88,18 +88,22 @@ def _facts(described: dict[str, Any]) -> list[str]:
         facts.append(f"{format_duration(described['time_left_s'])} left")
     workers = described["workers"]
     if described["state"] == "running":
-        size = f"{workers['cores']} cores, {format_memory(workers['memory_bytes'])}"
-        facts.append(f"{workers['joined']} workers ({size})")
+        size = f"{counted(workers['cores'], 'core')}, {format_memory(workers['memory_bytes'])}"
+        facts.append(f"{counted(workers['joined'], 'worker')} ({size})")
         if workers["pending"]:
             facts.append(f"{workers['pending']} queued")
     return facts
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _jobs_table(jobs: Sequence[dict[str, Any]]) -> Table:
     table = _table("job", "", "state", "node", "workers", "cores", "memory", "left", right=(4, 5, 6, 7))
     for job in jobs:
         state = _coloured(job["state"])
-        if job["reason"] and job["state"] != "running":
+        if job["reason"] not in ("", job["state"]) and job["state"] != "running":
             state.append(f"  {job['reason']}", style="dim")
         left = "" if job["time_left_s"] is None else format_duration(job["time_left_s"])
         joined = (
@@ -128,7 +132,7 @@ def story_text(story: Story) -> Group:
 
     job = story.job
     head = Text.assemble("job ", (job.job_id, "bold"), f", {job.record.role}: ", _coloured(job.status.state.value))
-    if job.status.reason:
+    if job.status.reason not in ("", job.status.state.value):
         head.append(f", {job.status.reason}")
     table = _table("at", "after", "what happened", right=(1,))
     before = story.events[0].time if story.events else 0.0

@@ -13,8 +13,9 @@ from hpclab.folder import SessionFolder
 
 def report(folder: SessionFolder, job_id: str, what: str, **details: Any) -> None:
     """Append one event. A full disk must not end a computation, so a line that cannot be written goes to the log."""
-    line = to_line(Event(time=time.time(), what=what, details=details))
-    print(f"hpclab: {line}", end="", flush=True)
+    event = Event(time=time.time(), what=what, details=details)
+    print(f"hpclab: {event.sentence}", flush=True)
+    line = to_line(event)
     try:
         descriptor = os.open(folder.events(job_id), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
