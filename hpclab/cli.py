@@ -111,7 +111,7 @@ _profile = click.option("--profile", metavar="NAME", help="Use [profile.NAME] of
 
 @cli.command()
 @click.option("-q", "--queue", metavar="SYSTEM[:QUEUE]", help="The batch system, and a queue of it. [default: auto]")
-@click.option("-n", "--name", default="", help="The session's name. [default: a new one]")
+@click.option("--name", default="", help="The session's name. [default: a new one]")
 @click.option("-w", "--workers", metavar="N", help="Dask workers in the main job.")
 @click.option("-c", "--cores", metavar="N", help="Cores of each worker.")
 @click.option("-m", "--memory", metavar="SIZE", help="Memory of each worker, such as 4G.")
@@ -121,7 +121,8 @@ _profile = click.option("--profile", metavar="NAME", help="Use [profile.NAME] of
 def start(name: str, as_json: bool, **given: Any) -> None:
     """Start a session, and print how to connect.
 
-    Submits its main job and follows it until JupyterLab answers. The session goes on when this command ends, or is interrupted.
+    Submits its main job and follows it until JupyterLab answers. The session goes on when this command ends, also when
+    it is interrupted.
     """
     settings = _settings(**given)
     session = Session.start(_host(), settings, name=name, notebook_dir=os.getcwd())
@@ -164,7 +165,7 @@ def _follow(session: Session, timeout_s: float) -> None:
 
 
 @cli.command("add-worker")
-@click.option("-n", "--count", type=click.IntRange(1, 10000), default=1, help="How many jobs. [default: 1]")
+@click.option("-n", "--count", type=click.IntRange(1, 10000), default=1, show_default=True, help="How many such jobs.")
 @click.option("-c", "--cores", metavar="N", help="Cores of each worker.")
 @click.option("-m", "--memory", metavar="SIZE", help="Memory of each worker.")
 @click.option("-t", "--walltime", "worker_walltime", metavar="TIME", help="How long the job may run.")
@@ -241,7 +242,7 @@ def list_sessions(as_json: bool) -> None:
 
 @cli.command()
 @click.argument("job_id", metavar="[JOB]", required=False, default="")
-@click.option("-n", "--lines", type=click.IntRange(1), default=50, help="How many lines. [default: 50]")
+@click.option("-n", "--lines", type=click.IntRange(1), default=50, show_default=True, help="How many lines.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as the log grows, until Ctrl-C.")
 @_of_session
 def logs(name: str | None, job_id: str, lines: int, follow: bool) -> None:
@@ -277,7 +278,7 @@ def why(name: str | None, job_id: str, as_json: bool) -> None:
 @cli.command()
 @click.argument("which", type=click.Choice(["start", "add-worker"]))
 @click.option("-q", "--queue", metavar="SYSTEM[:QUEUE]", help="The batch system, and a queue of it.")
-@click.option("-n", "--name", default="my-session", help="The session's name.")
+@click.option("--name", default="my-session", help="The session's name.")
 @click.option("-w", "--workers", metavar="N", help="Dask workers in the main job.")
 @click.option("-c", "--cores", metavar="N", help="Cores of each worker.")
 @click.option("-m", "--memory", metavar="SIZE", help="Memory of each worker.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 
 from hpclab.errors import UnreadableOutput
@@ -41,6 +42,19 @@ class Connection:
             return Connection(**{**values, **ports, "time": float(values["time"])})
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise UnreadableOutput(f"connection.json is not what a main job writes: {error!r}") from error
+
+
+def parse_token(text: str) -> str:
+    """The token in its file's text; never an empty or cut off one, which would be as good as none.
+
+    Raises UnreadableOutput.
+    """
+    token = text.removesuffix("\n")
+    if len(token) < 20 or token == text or not re.fullmatch(r"[\w-]+", token, re.ASCII):
+        raise UnreadableOutput(
+            "the session's token file is empty, cut off or not ours\nstop the session and start another"
+        )
+    return token
 
 
 def jupyter_url(host: str, port: int, token: str = "") -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from hpclab.batch import BATCH_SYSTEMS
 from hpclab.config import Settings
-from hpclab.connection import Connection
+from hpclab.connection import Connection, parse_token
 from hpclab.credentials import Credentials
 from hpclab.errors import HpclabError, NoSuchSession, SessionExists, StoreError, UnreadableOutput
 from hpclab.event import Event, from_lines
@@ -35,16 +37,32 @@ class SessionRecord:
     def from_text(text: str, defaults: Settings) -> SessionRecord:
         """Options that an older hpclab did not know have the defaults."""
         given = json.loads(text)
-        known = {field.name for field in fields(Settings)}
-        settings = {**asdict(defaults), **{k: v for k, v in given["settings"].items() if k in known}}
-        lists = {name: tuple(settings[name]) for name in ("prologue", "extra")}
+        if given["system"] not in BATCH_SYSTEMS:
+            raise ValueError(f"this hpclab does not know its batch system {given['system']!r}")
+        if not math.isfinite(given["created"]):
+            raise ValueError(f"created at {given['created']}")
         return SessionRecord(
             name=str(given["name"]),
             created=float(given["created"]),
-            system=str(given["system"]),
+            system=given["system"],
             partition=str(given["partition"]),
-            settings=Settings(**{**settings, **lists}),
+            settings=_settings(given["settings"], defaults),
         )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _settings(given: dict[str, Any], defaults: Settings) -> Settings:
+    values = asdict(defaults)
+    for key, default in values.items():
+        value = given.get(key, default)
+        is_lines = isinstance(default, tuple) and isinstance(value, (list, tuple)) and all(map(_is_text, value))
+        if not is_lines and type(value) is not type(default):
+            raise ValueError(f"{key} is {value!r}")
+        values[key] = tuple(value) if is_lines else value
+    return Settings(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +124,10 @@ class Store:
     def session(self, name: str) -> SessionRecord:
         path = self.folder(name).session
         try:
-            return SessionRecord.from_text(self._host.read(path), self._defaults)
+            record = SessionRecord.from_text(self._host.read(path), self._defaults)
+            if record.name != name:
+                raise ValueError(f"it is that of {record.name!r}")
+            return record
         except (FileNotFoundError, NotADirectoryError):
             known = ", ".join(self.names()[-10:]) or "none"
             raise NoSuchSession(f"no session {name!r} on {self._host.name}\nsessions: {known}") from None
@@ -124,8 +145,9 @@ class Store:
     def jobs(self, name: str) -> dict[str, tuple[JobRecord, float | None, list[Event]]]:
         """Every job by its id: those that we submitted, and those that recorded themselves when they started."""
         folder = self.folder(name)
-        submitted = [n.removesuffix(".json") for n in self._host.names(folder.jobs) if n.endswith(".json")]
-        started = [n.removesuffix(".jsonl") for n in self._host.names(folder / "events") if n.endswith(".jsonl")]
+        with _told(f"list the jobs of {name}"):
+            submitted = [n.removesuffix(".json") for n in self._host.names(folder.jobs) if n.endswith(".json")]
+            started = [n.removesuffix(".jsonl") for n in self._host.names(folder / "events") if n.endswith(".jsonl")]
         found = {}
         for job_id in sorted({*submitted, *started}, key=_by_number):
             events = self.events(name, job_id) if job_id in started else []
@@ -133,8 +155,10 @@ class Store:
             told += [event.details for event in events if event.what == "started"]
             for given in told:
                 try:
-                    submit_time = given.get("submit_time")
-                    found[job_id] = (JobRecord.from_dict(given), submit_time and float(submit_time), events)
+                    submit_time = float(given.get("submit_time") or 0)
+                    if not math.isfinite(submit_time):
+                        continue
+                    found[job_id] = (JobRecord.from_dict(given), submit_time or None, events)
                     break
                 except (KeyError, TypeError, ValueError):
                     continue  # cut off or foreign: the other account may do
@@ -162,7 +186,7 @@ class Store:
 
     def token(self, name: str) -> str:
         with _told("read the session's token"):
-            return self._host.read(self.folder(name).token).strip()
+            return parse_token(self._host.read(self.folder(name).token))
 
     def over(self, name: str) -> str:
         """How the session ended; empty while it has not."""

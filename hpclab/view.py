@@ -115,12 +115,14 @@ def unreadable(name: str, folder: str, reason: str) -> SessionView:
 
 def true_status(status: JobStatus, events: Sequence[Event]) -> JobStatus:
     """What the batch system says, corrected by the job's own account, which outlives its memory."""
+    events = _last_run(events)
     exited = next((event for event in reversed(events) if event.what == "exited"), None)
     node = status.node or next((str(event.details.get("node", "")) for event in events if event.what == "started"), "")
     status = replace(status, node=node)
     if exited is None:
         return status
-    code = int(exited.details.get("exit_status", 1))
+    told_code = exited.details.get("exit_status")
+    code = told_code if isinstance(told_code, int) else 1
     told = next((e.details.get("reason") for e in reversed(events) if e.what in ("failed", "ending")), None)
     good = code in (JobExit.OK, JobExit.SESSION_OVER)
     if status.state is JobState.UNKNOWN:
@@ -133,6 +135,12 @@ def true_status(status: JobStatus, events: Sequence[Event]) -> JobStatus:
     if status.state is JobState.FAILED and code != JobExit.TERMINATED:
         return replace(status, reason=str(told or exit_meaning(code)))
     return status
+
+
+def _last_run(events: Sequence[Event]) -> Sequence[Event]:
+    """A job that the batch system has started again tells its story from the start."""
+    starts = [index for index, event in enumerate(events) if event.what == "started"]
+    return events[starts[-1] :] if starts else events
 
 
 _SESSION_STATES = {

@@ -14,6 +14,8 @@ from pathlib import Path
 from hpclab.errors import CommandMissing, TookTooLong
 from hpclab.hosts import Result
 
+LONG_LINE_BYTES = 2000
+
 
 class LocalHost:
     """Runs commands and touches files here; `env` is the user's environment."""
@@ -31,8 +33,9 @@ class LocalHost:
             done = subprocess.run(
                 actual, env=self._env, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
             )
-        except FileNotFoundError as error:
-            raise CommandMissing(f"there is no {argv[0]!r} on {self.name}\nis it on your PATH?") from error
+        except OSError as error:
+            what = "there is no" if isinstance(error, FileNotFoundError) else "this user may not run"
+            raise CommandMissing(f"{what} {argv[0]!r} on {self.name}\nis the right one on your PATH?") from error
         except subprocess.TimeoutExpired as error:
             raise TookTooLong(f"{argv[0]!r} did not answer within {timeout_s:.0f} s on {self.name}") from error
         stdout, stderr = (stream.decode(errors="replace") for stream in (done.stdout, done.stderr))
@@ -44,17 +47,22 @@ class LocalHost:
     def tail(self, path: str, *, lines: int) -> str:
         with open(path, "rb") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 400 * lines))
+            file.seek(max(0, file.tell() - LONG_LINE_BYTES * lines))
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
 
     def write(self, path: str, text: str, *, mode: int = 0o600) -> None:
         """Whole or not at all: written beside, then renamed."""
         temporary = f"{path}.{self.name}.{os.getpid()}.new"
         try:
-            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
+            with open(
+                os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode),
+                "w",
+                encoding="utf-8",
+                errors="surrogateescape",
+            ) as file:
                 file.write(text)
             Path(temporary).replace(path)
-        except OSError:
+        except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
 

@@ -49,7 +49,7 @@ class Door:
         )
 
     def is_token(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(), self._token)
+        return bool(self._token) and hmac.compare_digest(given.encode(), self._token)
 
     def entrance(self, uri: str) -> tuple[str, str] | None:
         """For a link with the right token: where to go on to, without it, and the cookie to set."""

@@ -17,6 +17,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from hpclab.connection import parse_token
 from hpclab.folder import SessionFolder
 from hpclab.inside.environ import notebook_environment
 
@@ -56,7 +57,7 @@ def _initialized(folder: SessionFolder, *, root_dir: str, ip: str) -> Any:
 
     config = Config()
     # in this process only: a token in an environment or an argv can be listed by others
-    config.IdentityProvider.token = Path(folder.token).read_text(encoding="utf-8").strip()
+    config.IdentityProvider.token = parse_token(Path(folder.token).read_text())
     config.ServerApp.update(
         {"ip": ip, "port": 0, "port_retries": 0, "open_browser": False, "root_dir": root_dir, "allow_root": True}
     )

@@ -19,6 +19,7 @@ from distributed import Client, Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.http.utils import get_handlers
 
+from hpclab.connection import parse_token
 from hpclab.folder import SessionFolder
 from hpclab.inside.guard import Door, Guard
 from hpclab.inside.rank import survive_lost_ranks
@@ -37,7 +38,7 @@ async def dask_setup(scheduler: Scheduler) -> None:
     survive_lost_ranks()
     folder = SessionFolder(os.environ["HPCLAB_FOLDER"])
     http = scheduler.http_server
-    guard = Guard(scheduler.http_application, Door(Path(folder.token).read_text().strip(), folder.name))
+    guard = Guard(scheduler.http_application, Door(parse_token(Path(folder.token).read_text()), folder.name))
     http.request_callback = guard
     scheduler.add_plugin(Roster(folder), name="hpclab-roster")
     for work in (_hold_the_line(scheduler), _bring_up(scheduler, guard)):
