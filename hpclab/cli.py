@@ -132,7 +132,7 @@ def start(name: str, as_json: bool, **given: Any) -> None:
     if as_json:
         _print_json(described)
     else:
-        _console().print(connection_text(described))
+        _console().print(connection_text(described), markup=False)
 
 
 @contextmanager
@@ -149,18 +149,20 @@ def _interruptible(session: Session) -> Iterator[None]:
 
 
 def _follow(session: Session, timeout_s: float) -> None:
+    from rich.markup import escape
+
     console = _console(stderr=True)
-    console.print(f"session [bold]{session.name}[/bold]")
+    console.print(f"session {session.name}", markup=False)
     shown = ""
     with console.status("submitted") as line:
         for phase in session.follow(timeout_s=timeout_s):
             text = phase_text(phase)
             if phase.what != "queued":
-                console.print(f"  {text}")
+                console.print(f"  {text}", markup=False)
             elif console.is_terminal:
-                line.update(text)
+                line.update(escape(text))
             elif phase.text != shown:
-                console.print(f"  {text}")
+                console.print(f"  {text}", markup=False)
                 shown = phase.text
 
 
@@ -309,7 +311,7 @@ def attach(name: str | None, as_json: bool) -> None:
     if as_json:
         _print_json(described)
     else:
-        _console().print(connection_text(described))
+        _console().print(connection_text(described), markup=False)
 
 
 @cli.command()

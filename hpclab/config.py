@@ -69,6 +69,8 @@ class Settings:
 
 TIMES = {"walltime", "worker_walltime", "drain", "death_timeout", "start_timeout"}
 MEMORIES = {"memory", "scheduler_memory"}
+FLAGS = {"worker_walltime": "--walltime"}
+"""Flags that are not called as their option; `add-worker --walltime` can mean only one."""
 COUNTS = {"workers", "cores", "scheduler_cores", "workers_per_job"}
 
 
@@ -89,7 +91,7 @@ def load(
     for source, path, table, text in read:
         layers += _from_table({k: v for k, v in table.items() if k != "profile"}, source, path, text, defaults)
     top = _from_env(env, defaults) + [
-        Setting(key=key, value=value, source=Source.FLAG, where="--" + key.replace("_", "-"))
+        Setting(key=key, value=value, source=Source.FLAG, where=FLAGS.get(key, "--" + key.replace("_", "-")))
         for key, value in given.items()
         if value is not None
     ]

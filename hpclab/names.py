@@ -25,10 +25,10 @@ def new_name(taken: set[str], rng: random.Random | None = None) -> str:
 
 def check_name(name: str) -> str:
     """The name itself; ConfigError when it could not be a folder's and a job's name everywhere."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}", name):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}", name):
         shown = name if len(name) <= 60 else name[:57] + "..."
         raise ConfigError(
             f"{shown!r} cannot be the name of a session\n"
-            "use at most 48 letters, digits, dots, dashes or underscores, the first a letter or a digit"
+            "use at most 32 letters, digits, dots, dashes or underscores, the first a letter or a digit"
         )
     return name

@@ -31,8 +31,8 @@ def job_script(
         "#!/bin/bash",
         *(f"{batch.DIRECTIVE} {line}" for line in batch.directives(spec)),
         "",
-        f"session={shlex.quote(folder.path)}",
-        f"started={shlex.quote(started)}",
+        f"hpclab_session={shlex.quote(folder.path)}",
+        f"hpclab_started={shlex.quote(started)}",
         f"export HPCLAB_SESSION={shlex.quote(folder.name)}",
         f'export HPCLAB_JOB_ID="{batch.JOB_ID}" HPCLAB_JOB_END_TIME="{end_time}"',
         _HEAD,
@@ -44,23 +44,24 @@ def job_script(
     return "\n".join(lines)
 
 
+# the names begin with hpclab_ so that no prologue has them for something of its own
 _HEAD = r"""umask 077
-exec >>"$session/logs/$HPCLAB_JOB_ID.log" 2>&1 </dev/null || exit 40
-event() {
+exec >>"$hpclab_session/logs/$HPCLAB_JOB_ID.log" 2>&1 </dev/null || exit 40
+hpclab_event() {
     local now=${EPOCHREALTIME:-$(date +%s)}
-    printf '{"time": %s, %s}\n' "${now/,/.}" "$1" >>"$session/events/$HPCLAB_JOB_ID.jsonl"
+    printf '{"time": %s, %s}\n' "${now/,/.}" "$1" >>"$hpclab_session/events/$HPCLAB_JOB_ID.jsonl"
 }
-event "$started, \"node\": \"$(hostname)\""
+hpclab_event "$hpclab_started, \"node\": \"$(hostname)\""
 # the batch system forgets a finished job within minutes; these files do not
-ended() { event "\"event\": \"exited\", \"exit_status\": $1"; }"""
+hpclab_exited() { hpclab_event "\"event\": \"exited\", \"exit_status\": $1"; }"""
 
-_MAIN_ENDS = r"""over() { [ -e "$session/over" ] || echo "its main job ended" >"$session/over"; }
-trap 'status=$?; ended "$status"; over; exit "$status"' EXIT
+_MAIN_ENDS = r"""hpclab_over() { [ -e "$hpclab_session/over" ] || echo "its main job ended" >"$hpclab_session/over"; }
+trap 'hpclab_status=$?; hpclab_exited "$hpclab_status"; hpclab_over; exit "$hpclab_status"' EXIT
 # a signal to all of the job leaves this shell alive: it waits for the program, and writes how it ended
 trap : TERM INT USR1 USR2
 """
 
-_WORKER_ENDS = r"""trap 'status=$?; ended "$status"; exit "$status"' EXIT
+_WORKER_ENDS = r"""trap 'hpclab_status=$?; hpclab_exited "$hpclab_status"; exit "$hpclab_status"' EXIT
 # a signal to all of the job leaves this shell alive: it waits for the program, and writes how it ended
 trap : TERM INT USR1 USR2
 """

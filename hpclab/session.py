@@ -11,7 +11,7 @@ from typing import Any
 from hpclab.batch import BATCH_SYSTEMS, parse_queue
 from hpclab.config import Settings
 from hpclab.credentials import new_credentials
-from hpclab.errors import ConfigError, HpclabError, JobEnded, NoSuchJob, NoSuchSession, NotRunning, TookTooLong
+from hpclab.errors import HpclabError, JobEnded, NoSuchJob, NoSuchSession, NotRunning, TookTooLong
 from hpclab.event import Event
 from hpclab.folder import SessionFolder
 from hpclab.hosts import Host
@@ -20,7 +20,6 @@ from hpclab.jobqueue import JobQueue
 from hpclab.names import check_name, new_name
 from hpclab.script import job_script
 from hpclab.store import SessionRecord, Store
-from hpclab.units import format_walltime
 from hpclab.view import JobView, SessionView, session_state, true_status, unreadable, workers_by_job
 
 ALIVE = ("queued", "held", "starting", "running", "unknown")
@@ -398,11 +397,6 @@ def _not_running(view: SessionView) -> str:
 
 def _new_record(store: Store, settings: Settings, *, name: str, notebook_dir: str) -> SessionRecord:
     system, partition = parse_queue(settings.queue)
-    if settings.workers_per_job and settings.drain_s >= settings.worker_walltime_s:
-        raise ConfigError(
-            f"drain ({format_walltime(settings.drain_s)}) is not shorter than "
-            f"worker_walltime ({format_walltime(settings.worker_walltime_s)})"
-        )
     return SessionRecord(
         name=check_name(name) if name else new_name(set(store.names())),
         created=time.time(),

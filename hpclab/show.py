@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hpclab.config import Setting
 from hpclab.connection import DASHBOARD_PORT, JUPYTER_PORT
 from hpclab.session import Phase, Story
-from hpclab.units import format_duration, format_memory
+from hpclab.units import format_duration, format_memory, format_walltime
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -40,7 +40,7 @@ def phase_text(phase: Phase) -> str:
 def connection_text(described: dict[str, Any]) -> str:
     """How to reach a running session, links with the token included."""
     name, node = described["name"], described["node"]
-    lines = ["", f"[bold]{name}[/bold] is running on {node}", ""]
+    lines = ["", f"{name} is running on {node}", ""]
     tunnel = shlex.join(described["tunnel"])
     jupyter, dashboard = described["jupyter_url"], described["dashboard_url"]
     is_here = f":{JUPYTER_PORT}/" not in jupyter or f":{DASHBOARD_PORT}/" not in dashboard
@@ -79,7 +79,7 @@ def status_text(described: dict[str, Any]) -> Group:
         head.append(f" · {part}")
     if described["reason"] and state not in ("running", "starting"):
         head.append(f"\n{described['reason']}")
-    return Group(head, _jobs_table(described["jobs"]))
+    return Group(head, _jobs_table(described["jobs"]), _reasons([(job["id"], job) for job in described["jobs"]]))
 
 
 def _facts(described: dict[str, Any]) -> list[str]:
@@ -100,30 +100,60 @@ def counted(number: int, noun: str) -> str:
 
 
 def _jobs_table(jobs: Sequence[dict[str, Any]]) -> Table:
-    table = _table("job", "", "state", "node", "workers", "cores", "memory", "left", right=(4, 5, 6, 7))
+    table = _table("job", "", "state", "node", "joined", "cores", "memory", "left", right=(4, 5, 6, 7), shrink=(3,))
     for job in jobs:
-        state = _coloured(job["state"])
-        if job["reason"] not in ("", job["state"]) and job["state"] != "running":
-            state.append(f"  {job['reason']}", style="dim")
-        left = "" if job["time_left_s"] is None else format_duration(job["time_left_s"])
-        joined = (
-            f"{job['joined']} of {job['workers']}" if job["state"] in ("running", "completing") else str(job["workers"])
+        is_up = job["state"] in ("running", "completing")
+        joined = f"{job['joined']} of {job['workers']}" if is_up else str(job["workers"])
+        _row(
+            table,
+            job["id"],
+            "main" if job["role"] == "main" else "",
+            _coloured(job["state"]),
+            _short_name(job["node"]),
+            joined,
+            str(job["cores"]),
+            format_memory(job["memory_bytes"]),
+            _left(job),
         )
-        size = (str(job["cores"]), format_memory(job["memory_bytes"]))
-        table.add_row(job["id"], job["role"], state, job["node"], joined, *size, left)
     return table
 
 
-def sessions_table(found: Sequence[dict[str, Any]]) -> Table:
-    table = _table("session", "state", "queue", "node", "workers", "left", right=(4, 5))
+def sessions_table(found: Sequence[dict[str, Any]]) -> Group:
+    from rich.console import Group
+
+    table = _table("session", "state", "queue", "node", "workers", "left", right=(4, 5), shrink=(2, 3))
     for described in found:
-        state = _coloured(described["state"])
-        if described["reason"] and described["state"] not in ("running", "starting", "ended"):
-            state.append(f"  {described['reason']}", style="dim")
-        left = "" if described["time_left_s"] is None else format_duration(described["time_left_s"])
-        workers = str(described["workers"]["joined"]) if described["state"] == "running" else ""
-        table.add_row(described["name"], state, described["queue"], described["node"], workers, left)
-    return table
+        is_up = described["state"] == "running"
+        _row(
+            table,
+            described["name"],
+            _coloured(described["state"]),
+            described["queue"],
+            _short_name(described["node"]),
+            str(described["workers"]["joined"]) if is_up else "",
+            _left(described),
+        )
+    return Group(table, _reasons([(described["name"], described) for described in found]))
+
+
+def _reasons(told: Sequence[tuple[str, dict[str, Any]]]) -> Text:
+    """Below a table, where there is room for them: why something is not running."""
+    from rich.text import Text
+
+    text = Text()
+    for name, what in told:
+        if what["reason"] not in ("", what["state"]) and what["state"] not in ("running", "starting", "ended"):
+            text.append_text(Text.assemble((name, "bold"), f"  {what['reason']}\n"))
+    return text
+
+
+def _left(what: dict[str, Any]) -> str:
+    return "" if what["time_left_s"] is None else format_walltime(what["time_left_s"])
+
+
+def _short_name(node: str) -> str:
+    """A node without its domain."""
+    return node.partition(".")[0]
 
 
 def story_text(story: Story) -> Group:
@@ -138,7 +168,7 @@ def story_text(story: Story) -> Group:
     before = story.events[0].time if story.events else 0.0
     for event in story.events:
         at = time.strftime("%H:%M:%S", time.localtime(event.time))
-        table.add_row(at, format_duration(event.time - before), event.sentence)
+        _row(table, at, format_duration(event.time - before), event.sentence)
     parts: list[Text | Table] = [head, table]
     if story.log_tail:
         parts.append(Text("\nthe end of its log:\n" + "\n".join(f"  {line}" for line in story.log_tail.splitlines())))
@@ -148,19 +178,32 @@ def story_text(story: Story) -> Group:
 def config_table(settings: Sequence[Setting]) -> Table:
     table = _table("option", "value", "from")
     for setting in settings:
-        table.add_row(setting.key, str(setting.value), setting.where)
+        _row(table, setting.key, str(setting.value), setting.where)
     return table
 
 
-def _table(*columns: str, right: tuple[int, ...] = ()) -> Table:
+def _table(*columns: str, right: tuple[int, ...] = (), shrink: tuple[int, ...] = ()) -> Table:
+    """`right` are the columns of numbers. In a narrow terminal those to `shrink` give way, else the last one wraps."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for index, column in enumerate(columns):
-        numeric = index in right
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=numeric or index == 0)
+        gives_way = index in (shrink or (len(columns) - 1,))
+        table.add_column(
+            column,
+            justify="right" if index in right else "left",
+            no_wrap=not gives_way,
+            overflow="ellipsis" if shrink else "fold",
+        )
     return table
+
+
+def _row(table: Table, *cells: str | Text) -> None:
+    """What jobs and people say is text, not markup."""
+    from rich.text import Text
+
+    table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
 
 
 def _coloured(state: str) -> Text:

@@ -52,7 +52,7 @@ class LocalHost:
 
     def write(self, path: str, text: str, *, mode: int = 0o600) -> None:
         """Whole or not at all: written beside, then renamed."""
-        temporary = f"{path}.{self.name}.{os.getpid()}.new"
+        temporary = str(Path(path).with_name(f".{Path(path).name}.{self.name}.{os.getpid()}"))
         try:
             with open(
                 os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode),
@@ -75,7 +75,7 @@ class LocalHost:
 
     def names(self, folder: str) -> list[str]:
         try:
-            return sorted(entry.name for entry in os.scandir(folder) if not entry.name.endswith(".new"))
+            return sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
         except FileNotFoundError:
             return []
 

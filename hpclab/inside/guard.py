@@ -53,13 +53,16 @@ class Door:
 
     def entrance(self, uri: str) -> tuple[str, str] | None:
         """For a link with the right token: where to go on to, without it, and the cookie to set."""
-        parts = urlsplit(uri)
+        try:
+            parts = urlsplit(uri)
+        except ValueError:
+            return None
         query = parse_qsl(parts.query, keep_blank_values=True)
         if not any(key == "token" and self.is_token(value) for key, value in query):
             return None
         rest = urlencode([(key, value) for key, value in query if key != "token"])
         # one slash: "//elsewhere" would lead to another host
-        path = "/" + parts.path.lstrip("/")
+        path = "/" + parts.path.lstrip("/\\")
         cookie = f"{self._cookie}={self._pass}; Path=/; HttpOnly; SameSite=Lax"
         return (f"{path}?{rest}" if rest else path), cookie
 
@@ -67,7 +70,10 @@ class Door:
 def _same_origin(headers: HTTPHeaders) -> bool:
     """Browsers say with every web socket which page opens it; a page from another port must not use our cookie."""
     origin = headers.get("Origin", "")
-    return not origin or urlsplit(origin).netloc == headers.get("Host", "")
+    try:
+        return not origin or urlsplit(origin).netloc == headers.get("Host", "")
+    except ValueError:
+        return False
 
 
 class Guard(HTTPServerConnectionDelegate):
@@ -90,10 +96,12 @@ class _Request(HTTPMessageDelegate):
         self._application, self._door, self._guard = application, door, guard
         self._server_conn, self._request_conn = server_conn, request_conn
         self._inner: HTTPMessageDelegate | None = None
+        self._is_head = False
         self._answer: tuple[int, str, dict[str, str], bytes] | None = None
 
     def headers_received(self, start_line: object, headers: HTTPHeaders) -> object:  # type: ignore[override]
         assert isinstance(start_line, RequestStartLine)
+        self._is_head = start_line.method == "HEAD"
         if entrance := self._door.entrance(start_line.path):
             location, cookie = entrance
             self._answer = (
@@ -120,7 +128,8 @@ class _Request(HTTPMessageDelegate):
         elif self._answer:
             code, reason, headers, body = self._answer
             whole = HTTPHeaders({**headers, "Content-Length": str(len(body)), "Referrer-Policy": "no-referrer"})
-            self._request_conn.write_headers(ResponseStartLine("HTTP/1.1", code, reason), whole, body)
+            first_line = ResponseStartLine("HTTP/1.1", code, reason)
+            self._request_conn.write_headers(first_line, whole, b"" if self._is_head else body)
             self._request_conn.finish()
 
     def on_connection_close(self) -> None:

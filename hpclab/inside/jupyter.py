@@ -62,6 +62,8 @@ def _initialized(folder: SessionFolder, *, root_dir: str, ip: str) -> Any:
         {"ip": ip, "port": 0, "port_retries": 0, "open_browser": False, "root_dir": root_dir, "allow_root": True}
     )
     config.ExtensionApp.open_browser = False
+    # else other users of the node could listen to what notebooks print
+    config.KernelManager.transport_encryption = "required"
     # a compute node has no way out, and nobody asked
     config.LabApp.news_url = None
     config.LabApp.check_for_updates_class = "jupyterlab.handlers.announcements.NeverCheckForUpdate"

@@ -28,10 +28,14 @@ def report(folder: SessionFolder, job_id: str, what: str, **details: Any) -> Non
 
 def announce(path: str, text: str) -> None:
     """Write a file that others read: whole or not at all, mode 0600."""
-    temporary = f"{path}.{os.getpid()}.new"
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(temporary).replace(path)
+    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def withdraw(path: str) -> None:

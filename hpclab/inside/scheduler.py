@@ -11,7 +11,7 @@ import os
 import socket
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,12 @@ async def dask_setup(scheduler: Scheduler) -> None:
 
 def _done(task: asyncio.Task[None]) -> None:
     _tasks.discard(task)
-    if not task.cancelled() and (error := task.exception()):
+    _say_why(task)
+
+
+def _say_why(done: asyncio.Task[None] | Future[None]) -> None:
+    """What went wrong in the background, for the log."""
+    if not done.cancelled() and (error := done.exception()):
         traceback.print_exception(error)
 
 
@@ -130,4 +135,4 @@ class Roster(SchedulerPlugin):  # type: ignore[misc]
         ]
         text = json.dumps({"time": time.time(), "workers": workers})
         # not here: the folder may be on a slow network file system
-        self._writer.submit(announce, self._folder.roster, text)
+        self._writer.submit(announce, self._folder.roster, text).add_done_callback(_say_why)
