@@ -134,5 +134,5 @@ def exit_meaning(exit_status: int) -> str:
     if exit_status in JobExit._value2member_map_:
         return JobExit(exit_status).meaning
     if exit_status > 128:
-        return f"killed by signal {exit_status - 128}"
+        return f"its supervisor was killed by signal {exit_status - 128}"
     return f"exit status {exit_status}"

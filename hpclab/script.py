@@ -37,7 +37,10 @@ def job_script(
         f'export HPCLAB_JOB_ID="{batch.JOB_ID}" HPCLAB_JOB_END_TIME="{end_time}"',
         _HEAD,
         _MAIN_ENDS if record.role == "main" else _WORKER_ENDS,
-        *(["# prologue", *prologue, ""] if prologue else []),
+        _ENDS_WITH_SIGNAL,
+        *(["", "# prologue", *prologue] if prologue else []),
+        "",
+        _PROGRAM_HEARS_SIGNAL,
         shlex.join(argv),
         "",
     ]
@@ -56,12 +59,11 @@ hpclab_event "$hpclab_started, \"node\": \"$(hostname)\""
 hpclab_exited() { hpclab_event "\"event\": \"exited\", \"exit_status\": $1"; }"""
 
 _MAIN_ENDS = r"""hpclab_over() { [ -e "$hpclab_session/over" ] || echo "its main job ended" >"$hpclab_session/over"; }
-trap 'hpclab_status=$?; hpclab_exited "$hpclab_status"; hpclab_over; exit "$hpclab_status"' EXIT
-# a signal to all of the job leaves this shell alive: it waits for the program, and writes how it ended
-trap : TERM INT USR1 USR2
-"""
+trap 'hpclab_status=$?; hpclab_exited "$hpclab_status"; hpclab_over; exit "$hpclab_status"' EXIT"""
 
-_WORKER_ENDS = r"""trap 'hpclab_status=$?; hpclab_exited "$hpclab_status"; exit "$hpclab_status"' EXIT
-# a signal to all of the job leaves this shell alive: it waits for the program, and writes how it ended
-trap : TERM INT USR1 USR2
-"""
+_WORKER_ENDS = r"""trap 'hpclab_status=$?; hpclab_exited "$hpclab_status"; exit "$hpclab_status"' EXIT"""
+
+_ENDS_WITH_SIGNAL = "trap 'exit 143' TERM INT USR1 USR2"
+
+_PROGRAM_HEARS_SIGNAL = r"""# from here on a signal is the program's to hear; this shell waits for it, and writes how it ended
+trap : TERM INT USR1 USR2"""

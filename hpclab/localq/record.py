@@ -3,8 +3,6 @@
 Who changes a record holds the queue's lock. Nothing here starts or ends a process.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator
@@ -22,7 +20,10 @@ REMEMBERED_S = 7 * 24 * 3600
 
 
 class Job(NamedTuple):
-    """One job's record. Not a dataclass: importing those would double the work of `status`."""
+    """One job's record.
+
+    Not a dataclass, and its types no strings, which would be compiled one by one: `status` would feel either.
+    """
 
     id: int
     name: str
