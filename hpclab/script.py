@@ -65,5 +65,6 @@ _WORKER_ENDS = r"""trap 'hpclab_status=$?; hpclab_exited "$hpclab_status"; exit 
 
 _ENDS_WITH_SIGNAL = "trap 'exit 143' TERM INT USR1 USR2"
 
-_PROGRAM_HEARS_SIGNAL = r"""# from here on a signal is the program's to hear; this shell waits for it, and writes how it ended
+_PROGRAM_HEARS_SIGNAL = """\
+# from here on a signal is the program's to hear; this shell waits for it and writes how it ended
 trap : TERM INT USR1 USR2"""
