@@ -24,6 +24,9 @@ from hpclab.inside.environ import notebook_environment
 # jsonschema compiles this grammar for 0.8 s if it can be imported, for a check of addresses that nothing here makes
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 
+ANNOUNCEMENTS = "@jupyterlab/apputils-extension:announcements"
+"""What asks at every first visit whether one would like to read JupyterLab's news."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m hpclab.inside.jupyter")
@@ -65,9 +68,14 @@ def _initialized(folder: SessionFolder, *, root_dir: str, ip: str) -> Any:
     # else other users of the node could listen to what notebooks print
     config.KernelManager.transport_encryption = "required"
     # a compute node has no way out, and nobody asked
+    config.ServerApp.tornado_settings = {"page_config_hook": _without_announcements}
     config.LabApp.news_url = None
     config.LabApp.check_for_updates_class = "jupyterlab.handlers.announcements.NeverCheckForUpdate"
     return LabApp.initialize_server(argv=[], config=config)
+
+
+def _without_announcements(_: object, page_config: dict[str, Any]) -> dict[str, Any]:
+    return {**page_config, "disabledExtensions": [*page_config.get("disabledExtensions", []), ANNOUNCEMENTS]}
 
 
 def _first_line(line: socket.socket) -> str:
