@@ -31,6 +31,12 @@ MPI_VARIABLES = (
 )
 
 
+# hydra kills all ranks when it reaps one that died by a signal, whatever it was asked; an exit status it lets pass.
+# A shell around each rank makes the one of the other. It does not hear what is meant for the rank, nor hydra's own
+# USR1 by which the death of a rank is told to the others, and whose default would kill them.
+_RANK = {"hydra": ["/bin/sh", "-c", 'trap "" USR1; trap : TERM INT; "$@"; exit $?', "rank"]}
+
+
 def family(version: str) -> str:
     """Which launcher answers `--version` like this: hydra (MPICH, Intel MPI), openmpi (4 and older), prrte, unknown."""
     if "HYDRA" in version or "Intel(R) MPI" in version:
@@ -41,7 +47,8 @@ def family(version: str) -> str:
 
 
 def launcher_argv(mpiexec: Sequence[str], version: str, *, ranks: int, program: Sequence[str]) -> list[str]:
-    return [*mpiexec, *_SURVIVE[family(version)], "-n", str(ranks), *program]
+    kind = family(version)
+    return [*mpiexec, *_SURVIVE[kind], "-n", str(ranks), *_RANK.get(kind, []), *program]
 
 
 def without_mpi(env: dict[str, str]) -> dict[str, str]:

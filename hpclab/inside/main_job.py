@@ -33,6 +33,7 @@ from hpclab.inside.report import announce, report, withdraw
 from hpclab.job import JobExit
 from hpclab.launchers import launcher_argv
 
+WIND_DOWN_S = 5
 NEEDED = {"distributed": "distributed", "dask_mpi": "dask-mpi", "mpi4py": "mpi4py", "jupyterlab": "jupyterlab"}
 
 
@@ -56,6 +57,8 @@ class Supervisor:
     """What the scheduler and JupyterLab said when they came up."""
     ended: asyncio.Future[tuple[JobExit, str]] = field(default_factory=asyncio.Future)
     processes: list[Process] = field(default_factory=list)
+    lines: list[asyncio.StreamWriter] = field(default_factory=list)
+    """Held by the scheduler; when we close it, it ends in good order, and the ranks with it."""
 
     def report(self, what: str, **details: Any) -> None:
         report(self.plan.folder, self.plan.job_id, what, **details)
@@ -160,6 +163,7 @@ class Supervisor:
         if len(self.hellos) == 2:
             self.announce()
         if who == "scheduler":
+            self.lines.append(writer)
             with contextlib.suppress(OSError):
                 await reader.read()
             self.lost(who)
@@ -183,15 +187,17 @@ class Supervisor:
         announce(self.plan.folder.connection, connection.to_text())
 
     async def wind_down(self) -> None:
-        """Nobody finds us any more; then everything ends, JupyterLab first, for it has notebooks to close."""
+        """Nobody finds us any more; then JupyterLab closes its notebooks, and the scheduler its workers."""
         for announced in (self.plan.folder.connection, self.plan.folder.scheduler, self.plan.folder.roster):
             withdraw(announced)
+        for line in self.lines:
+            line.close()
         for process in self.processes:
             if process.returncode is None:
                 os.killpg(process.pid, signal.SIGTERM)
         for process in self.processes:
             try:
-                await asyncio.wait_for(process.wait(), 5)
+                await asyncio.wait_for(process.wait(), WIND_DOWN_S)
             except TimeoutError:
                 os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()

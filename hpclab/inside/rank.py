@@ -17,16 +17,10 @@ from hpclab.inside.report import report
 from hpclab.inside.worker import REMOVED, TERMINATE_FRACTION, Worker, used_memory_bytes
 
 
-def survive_lost_ranks() -> None:
-    # hydra tells the ranks of the death of one of them by SIGUSR1, whose default would kill them all
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-
-
 class Rank:
     """A Dask worker for the life of its rank; takes what `distributed.Worker` takes."""
 
     def __init__(self, **options: Any) -> None:
-        survive_lost_ranks()
         self._options = options
         self._worker = Worker(**options)
 

@@ -22,7 +22,6 @@ from distributed.http.utils import get_handlers
 from hpclab.connection import parse_token
 from hpclab.folder import SessionFolder
 from hpclab.inside.guard import Door, Guard
-from hpclab.inside.rank import survive_lost_ranks
 from hpclab.inside.report import announce
 
 # Dask's own list without its proxy to workers' pages, for those are shut
@@ -35,7 +34,6 @@ _tasks: set[asyncio.Task[None]] = set()
 
 
 async def dask_setup(scheduler: Scheduler) -> None:
-    survive_lost_ranks()
     folder = SessionFolder(os.environ["HPCLAB_FOLDER"])
     http = scheduler.http_server
     guard = Guard(scheduler.http_application, Door(parse_token(Path(folder.token).read_text()), folder.name))
