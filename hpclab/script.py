@@ -39,6 +39,7 @@ def job_script(
         _MAIN_ENDS if record.role == "main" else _WORKER_ENDS,
         _ENDS_WITH_SIGNAL,
         *(["", "# prologue", *prologue] if prologue else []),
+        *([_AS_UNDER_A_NANNY] if record.role == "worker" else []),
         "",
         _PROGRAM_HEARS_SIGNAL,
         shlex.join(argv),
@@ -62,6 +63,12 @@ _MAIN_ENDS = r"""hpclab_over() { [ -e "$hpclab_session/over" ] || echo "its main
 trap 'hpclab_status=$?; hpclab_exited "$hpclab_status"; hpclab_over; exit "$hpclab_status"' EXIT"""
 
 _WORKER_ENDS = r"""trap 'hpclab_status=$?; hpclab_exited "$hpclab_status"; exit "$hpclab_status"' EXIT"""
+
+# here, since the C library reads the last one when a process starts; a prologue may know better
+_AS_UNDER_A_NANNY = r"""
+# as Dask's nanny sets them: a worker runs a task per thread already
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MKL_NUM_THREADS=${MKL_NUM_THREADS:-1}
+export OPENBLAS_NUM_THREADS=${OPENBLAS_NUM_THREADS:-1} MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-65536}"""
 
 _ENDS_WITH_SIGNAL = "trap 'exit 143' TERM INT USR1 USR2"
 

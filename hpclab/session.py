@@ -28,6 +28,8 @@ CANCEL_GRACE_S = 45
 
 JOB_TELLS_FIRST_S = 15
 """The job has the same time limit for its start, and knows better what went wrong."""
+ASK_EVERY_S = 1.0
+"""How often a start asks the batch system; in between the job itself tells by its events."""
 FOLLOW_LINES = 1000
 
 
@@ -100,27 +102,34 @@ class Session:
     @staticmethod
     def only(host: Host, settings: Settings, *, or_latest: bool = False) -> Session:
         """The one session that is alive, for commands that name none; for those that only look, else the latest."""
-        sessions = Session.all(host, settings)
-        alive = [described["name"] for described in sessions if described["state"] in ALIVE]
+        sessions = [(session, view) for session, view in Session._views(host, settings) if session]
+        alive = [(session, view) for session, view in sessions if view.state in ALIVE]
         if len(alive) == 1:
-            return Session.open(host, settings, alive[0])
+            return alive[0][0]
         if or_latest and sessions and not alive:
-            return Session.open(host, settings, sessions[-1]["name"])
+            return sessions[-1][0]
         if not alive:
             raise NoSuchSession("no session is running\nstart one with `hpclab start`")
-        raise NoSuchSession(f"several sessions are running: {', '.join(alive)}\nsay which one")
+        names = ", ".join(view.name for _, view in alive)
+        raise NoSuchSession(f"several sessions are running: {names}\nsay which one")
 
     @staticmethod
     def all(host: Host, settings: Settings) -> list[dict[str, Any]]:
         """`describe()` of every session; one that cannot be read says so and hides no other."""
+        return [view.describe() for _, view in Session._views(host, settings)]
+
+    @staticmethod
+    def _views(host: Host, settings: Settings) -> list[tuple[Session | None, SessionView]]:
+        """Every session and what it looks like, the oldest first; None for one that cannot be read."""
         store = Store(host, settings)
-        found = []
+        found: list[tuple[Session | None, SessionView]] = []
         for name in store.names():
             try:
-                found.append(Session(host, store, store.session(name)).view().describe())
+                session = Session(host, store, store.session(name))
+                found.append((session, session.view()))
             except HpclabError as error:
-                found.append(unreadable(name, store.folder(name).path, str(error).splitlines()[0]).describe())
-        return sorted(found, key=lambda described: float(described["created"]))
+                found.append((None, unreadable(name, store.folder(name).path, str(error).splitlines()[0])))
+        return sorted(found, key=lambda pair: pair[1].created)
 
     # the scripts
 
@@ -283,7 +292,7 @@ class Session:
 
         The time limit counts from when the job runs: a queue may take as long as it takes.
         """
-        running_since, last = None, ""
+        running_since, asked, last = None, 0.0, ""
         main = self.job()
         job_id, begin = main.job_id, main.submit_time or time.time()
         while True:
@@ -295,11 +304,12 @@ class Session:
             connection = self._store.connection(self.name)
             if connection is not None and connection.job_id == job_id:
                 return
-            job = self.job(job_id)
-            if job.status.state.is_final or job.status.state is JobState.COMPLETING:
-                self._raise_ended(job_id)
-            if not phases:
-                yield Phase(what="queued", text=job.status.reason or job.status.state.value, elapsed_s=now - begin)
+            if now - asked > ASK_EVERY_S:
+                asked, status = now, self.job(job_id).status
+                if status.state.is_final or status.state is JobState.COMPLETING:
+                    self._raise_ended(job_id)
+                if not phases:
+                    yield Phase(what="queued", text=status.reason or status.state.value, elapsed_s=now - begin)
             if running_since and now - running_since > timeout_s + JOB_TELLS_FIRST_S:
                 raise TookTooLong(
                     f"job {job_id} runs, but JupyterLab was not up within {timeout_s:.0f} s\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hpclab.config import Setting
 from hpclab.connection import DASHBOARD_PORT, JUPYTER_PORT
@@ -100,39 +100,40 @@ def counted(number: int, noun: str) -> str:
 
 
 def _jobs_table(jobs: Sequence[dict[str, Any]]) -> Table:
-    table = _table("job", "", "state", "node", "joined", "cores", "memory", "left", right=(4, 5, 6, 7), shrink=(3,))
+    rows = []
     for job in jobs:
         is_up = job["state"] in ("running", "completing")
-        joined = f"{job['joined']} of {job['workers']}" if is_up else str(job["workers"])
-        _row(
-            table,
-            job["id"],
-            "main" if job["role"] == "main" else "",
-            _coloured(job["state"]),
-            _short_name(job["node"]),
-            joined,
-            str(job["cores"]),
-            format_memory(job["memory_bytes"]),
-            _left(job),
+        rows.append(
+            (
+                job["id"],
+                "main" if job["role"] == "main" else "",
+                _coloured(job["state"]),
+                _short_name(job["node"]),
+                f"{job['joined']} of {job['workers']}" if is_up else str(job["workers"]),
+                str(job["cores"]),
+                format_memory(job["memory_bytes"]),
+                _left(job),
+            )
         )
-    return table
+    columns = ("job", "", "state", "node", "joined", "cores", "memory", "left")
+    return _table(columns, rows, right=(4, 5, 6, 7), shrink=(3,))
 
 
 def sessions_table(found: Sequence[dict[str, Any]]) -> Group:
     from rich.console import Group
 
-    table = _table("session", "state", "queue", "node", "workers", "left", right=(4, 5), shrink=(2, 3))
-    for described in found:
-        is_up = described["state"] == "running"
-        _row(
-            table,
+    rows = [
+        (
             described["name"],
             _coloured(described["state"]),
             described["queue"],
             _short_name(described["node"]),
-            str(described["workers"]["joined"]) if is_up else "",
+            str(described["workers"]["joined"]) if described["state"] == "running" else "",
             _left(described),
         )
+        for described in found
+    ]
+    table = _table(("session", "state", "queue", "node", "workers", "left"), rows, right=(4, 5), shrink=(2, 3))
     return Group(table, _reasons([(described["name"], described) for described in found]))
 
 
@@ -164,11 +165,12 @@ def story_text(story: Story) -> Group:
     head = Text.assemble("job ", (job.job_id, "bold"), f", {job.record.role}: ", _coloured(job.status.state.value))
     if job.status.reason not in ("", job.status.state.value):
         head.append(f", {job.status.reason}")
-    table = _table("at", "after", "what happened", right=(1,))
     before = story.events[0].time if story.events else 0.0
-    for event in story.events:
-        at = time.strftime("%H:%M:%S", time.localtime(event.time))
-        _row(table, at, format_duration(event.time - before), event.sentence)
+    rows = [
+        (time.strftime("%H:%M:%S", time.localtime(event.time)), format_duration(event.time - before), event.sentence)
+        for event in story.events
+    ]
+    table = _wrapping_table(("at", "after", "what happened"), rows)
     parts: list[Text | Table] = [head, table]
     if story.log_tail:
         parts.append(Text("\nthe end of its log:\n" + "\n".join(f"  {line}" for line in story.log_tail.splitlines())))
@@ -176,34 +178,52 @@ def story_text(story: Story) -> Group:
 
 
 def config_table(settings: Sequence[Setting]) -> Table:
-    table = _table("option", "value", "from")
-    for setting in settings:
-        _row(table, setting.key, str(setting.value), setting.where)
+    rows = [(setting.key, str(setting.value), setting.where) for setting in settings]
+    return _wrapping_table(("option", "value", "from"), rows)
+
+
+def _table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str | Text]],
+    *,
+    right: tuple[int, ...],
+    shrink: tuple[int, ...],
+) -> Table:
+    """One line a row; `right` are the columns of numbers, those to `shrink` give way in a narrow terminal.
+
+    To rich it is one row of tall cells: laying out a cell a job would take longer than asking about 200 of them.
+    """
+    from rich.text import Text
+
+    table = _empty_table()
+    for index, column in enumerate(columns):
+        justify: Literal["left", "right"] = "right" if index in right else "left"
+        table.add_column(column, justify=justify, no_wrap=index not in shrink, overflow="ellipsis")
+    lines = [[cell if isinstance(cell, Text) else Text(cell) for cell in cells] for cells in zip(*rows, strict=True)]
+    tall = [Text("\n", no_wrap=True, overflow="ellipsis").join(column) for column in lines]
+    if rows:
+        table.add_row(*tall)
     return table
 
 
-def _table(*columns: str, right: tuple[int, ...] = (), shrink: tuple[int, ...] = ()) -> Table:
-    """`right` are the columns of numbers. In a narrow terminal those to `shrink` give way, else the last one wraps."""
+def _wrapping_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """The last column has as many lines as it needs."""
+    from rich.text import Text
+
+    table = _empty_table()
+    for column in columns:
+        table.add_column(column, no_wrap=column != columns[-1], overflow="fold")
+    for cells in rows:
+        # what jobs and people say is text, not markup
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _empty_table() -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    for index, column in enumerate(columns):
-        gives_way = index in (shrink or (len(columns) - 1,))
-        table.add_column(
-            column,
-            justify="right" if index in right else "left",
-            no_wrap=not gives_way,
-            overflow="ellipsis" if shrink else "fold",
-        )
-    return table
-
-
-def _row(table: Table, *cells: str | Text) -> None:
-    """What jobs and people say is text, not markup."""
-    from rich.text import Text
-
-    table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
+    return Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
 
 
 def _coloured(state: str) -> Text:

@@ -35,11 +35,20 @@ LINES = ("HPCLAB_FOLDER", "HPCLAB_SUPERVISOR", "HPCLAB_JUPYTER")
 """The session's folder, and the unix sockets that the processes of a main job hold each other by."""
 
 
+AS_UNDER_A_NANNY = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+}
+"""What Dask's nanny sets: a worker runs a task per thread already, and gives memory back to the system early."""
+
+
 def rank_environment(base: Mapping[str, str], folder: SessionFolder, *, one_node: bool) -> dict[str, str]:
     """For the ranks of dask-mpi, which find the session's folder in it."""
     # ranks of one node need no network for MPI, and so no port that others could knock at
     shared_memory = {"UCX_TLS": "sm,self"} if one_node else {}
-    return {**base, **dask_tls(folder), **RANK_ONLY, **shared_memory}
+    return {**AS_UNDER_A_NANNY, **base, **dask_tls(folder), **RANK_ONLY, **shared_memory}
 
 
 def notebook_environment(base: Mapping[str, str], folder: SessionFolder, scheduler_address: str) -> dict[str, str]:

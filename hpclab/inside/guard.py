@@ -6,6 +6,7 @@ The token comes once in the link (`?token=`), then as a cookie derived from it; 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from http.cookies import CookieError, SimpleCookie
@@ -84,6 +85,8 @@ class Guard(HTTPServerConnectionDelegate):
         self._door = door
         self.is_open = False
         """False until there is something behind the door to be seen."""
+        self.wanted = asyncio.Event()
+        """Somebody with the token is at the door."""
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         return _Request(self._application, self._door, self, server_conn, request_conn)
@@ -103,6 +106,7 @@ class _Request(HTTPMessageDelegate):
         assert isinstance(start_line, RequestStartLine)
         self._is_head = start_line.method == "HEAD"
         if entrance := self._door.entrance(start_line.path):
+            self._guard.wanted.set()
             location, cookie = entrance
             self._answer = (
                 302,
@@ -113,6 +117,7 @@ class _Request(HTTPMessageDelegate):
         elif not self._door.admits(headers):
             self._answer = (403, "Forbidden", {"Content-Type": "text/plain"}, FORBIDDEN)
         elif not self._guard.is_open:
+            self._guard.wanted.set()
             self._answer = (503, "Service Unavailable", {"Content-Type": "text/html", "Retry-After": "1"}, STARTING)
         else:
             self._inner = self._application.start_request(self._server_conn, self._request_conn)

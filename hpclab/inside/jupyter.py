@@ -8,6 +8,7 @@ open; when it closes, the scheduler is gone, and JupyterLab ends too.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import signal
@@ -40,7 +41,11 @@ def main() -> None:
     door.listen(1)
     os.environ["JUPYTER_RUNTIME_DIR"] = given.folder.runtime
     supervisor = os.environ["HPCLAB_SUPERVISOR"]
+    # as in worker_job: all that is made here stays
+    gc.disable()
     server = _initialized(given.folder, root_dir=given.root_dir, ip=given.ip)
+    gc.freeze()
+    gc.enable()
     # as long as there are no notebooks to be closed, who tells us to end means at once
     wind_down = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     line, _ = door.accept()

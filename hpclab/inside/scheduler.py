@@ -6,6 +6,7 @@ It holds a line (a unix socket) to the supervisor: each ends when the other's en
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -29,6 +30,9 @@ PAGES = [
     f"distributed.http.{name}"
     for name in ("scheduler.info", "scheduler.json", "scheduler.prometheus", "health", "statics")
 ]
+
+DASHBOARD_DELAY_S = 5
+"""When the dashboard is loaded, unless somebody wants it earlier."""
 
 _tasks: set[asyncio.Task[None]] = set()
 
@@ -77,6 +81,10 @@ async def _bring_up(scheduler: Scheduler, guard: Guard) -> None:
     # a client within the scheduler's own process, so that nothing else has to import distributed for this
     async with Client(scheduler.address, asynchronous=True, set_as_default=False) as client:
         await client.run_on_scheduler(start_jupyter)
+    # Bokeh costs as much time as the first notebook's start, which shall have the cores to itself
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DASHBOARD_DELAY_S):
+            await guard.wanted.wait()
     await asyncio.to_thread(_import_dashboard)
     import distributed.dashboard.scheduler as dashboard
 
@@ -86,7 +94,7 @@ async def _bring_up(scheduler: Scheduler, guard: Guard) -> None:
 
 
 def _import_dashboard() -> None:
-    """Half a second of Bokeh, for which nothing has to wait."""
+    """In a thread, so that the scheduler goes on meanwhile."""
     import distributed.dashboard.scheduler  # noqa: F401
 
 

@@ -75,10 +75,9 @@ def used_memory_bytes(pid: int) -> int:
 
 def run_worker(plan: WorkerPlan, index: int) -> int:
     """The life of one worker; the exit status of its process."""
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
+    if "numpy.random" in sys.modules:
         # forked from one parent, all would draw the same random numbers
-        numpy.random.seed()
+        sys.modules["numpy.random"].seed()
     return asyncio.run(_run(plan, index))
 
 

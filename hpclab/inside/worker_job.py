@@ -6,6 +6,7 @@ It imports Dask once and forks its workers from there, which saves most of their
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import socket
@@ -34,12 +35,16 @@ def main() -> int:
     os.umask(0o077)
     # before Dask is imported, for it reads its settings then
     os.environ.update(dask_tls(folder))
+    # thousands of objects that stay: looking through them for garbage takes time, and memory that forks would share
+    gc.disable()
     try:
         from hpclab.inside.worker import WorkerPlan
         from hpclab.inside.workers import Workers
     except ImportError as error:
         report(folder, job_id, "failed", reason=f"{error} in the job's Python {sys.executable}")
         return JobExit.ENVIRONMENT
+    gc.freeze()
+    gc.enable()
     address = wait_for_scheduler(folder, job_id, given.death_timeout)
     if not address:
         report(folder, job_id, "failed", reason="the session has no running Dask scheduler")

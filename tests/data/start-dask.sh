@@ -1,0 +1,31 @@
+#!/bin/bash
+#HPCLAB --job-name=hpclab-calm-otter
+#HPCLAB --cores=7
+#HPCLAB --memory=7516192768
+#HPCLAB --walltime=3600
+#HPCLAB --output=/home/ada/.hpclab/sessions/calm-otter/logs/%j.log
+
+hpclab_session=/home/ada/.hpclab/sessions/calm-otter
+hpclab_started='"event": "started", "role": "main", "workers": 3, "cores": 2, "memory_bytes": 2147483648, "walltime_s": 3600'
+export HPCLAB_SESSION=calm-otter
+export HPCLAB_JOB_ID="$HPCLAB_LOCALQ_JOB_ID" HPCLAB_JOB_END_TIME="$HPCLAB_LOCALQ_END_TIME"
+umask 077
+exec >>"$hpclab_session/logs/$HPCLAB_JOB_ID.log" 2>&1 </dev/null || exit 40
+hpclab_event() {
+    local now=${EPOCHREALTIME:-$(date +%s)}
+    printf '{"time": %s, %s}\n' "${now/,/.}" "$1" >>"$hpclab_session/events/$HPCLAB_JOB_ID.jsonl"
+}
+hpclab_event "$hpclab_started, \"node\": \"$(hostname)\""
+# the batch system forgets a finished job within minutes; these files do not
+hpclab_exited() { hpclab_event "\"event\": \"exited\", \"exit_status\": $1"; }
+hpclab_over() { [ -e "$hpclab_session/over" ] || echo "its main job ended" >"$hpclab_session/over"; }
+trap 'hpclab_status=$?; hpclab_exited "$hpclab_status"; hpclab_over; exit "$hpclab_status"' EXIT
+trap 'exit 143' TERM INT USR1 USR2
+
+# prologue
+module load python
+export DATA='my data'
+
+# from here on a signal is the program's to hear; this shell waits for it and writes how it ended
+trap : TERM INT USR1 USR2
+/opt/python -P -m hpclab.inside.main_job /home/ada/.hpclab/sessions/calm-otter --root-dir '/home/ada/my work'

@@ -1,0 +1,86 @@
+"""What several tests start from: settings, records and sessions that differ from the ordinary in what is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from hpclab.config import Settings, load
+from hpclab.connection import Connection
+from hpclab.credentials import Credentials
+from hpclab.folder import SessionFolder
+from hpclab.hosts.recording import RecordingHost
+from hpclab.job import Chunk, JobRecord, JobSpec
+from hpclab.store import SessionRecord
+
+TOKEN = "5ec2e7" * 6
+CREDENTIALS = Credentials(token=TOKEN, ca_pem="a CA\n", certificate_pem="a certificate\n", key_pem="a key\n")
+NOON = 1_700_000_000.0
+HOME = "/home/ada/.hpclab"
+
+
+def settings(**changes: Any) -> Settings:
+    """The defaults, but for what is given."""
+    defaults, _ = load({}, [], {})
+    return replace(defaults, **changes)
+
+
+def job_spec(**changes: Any) -> JobSpec:
+    spec = JobSpec(
+        name="hpclab-calm-otter",
+        chunks=(Chunk(count=1, cores=1, memory_bytes=2**30), Chunk(count=3, cores=2, memory_bytes=2**31)),
+        walltime_s=3600,
+        log="/home/ada/.hpclab/sessions/calm-otter/logs/{job_id}.log",
+    )
+    return replace(spec, **changes)
+
+
+def job_record(role: str = "worker", **changes: Any) -> JobRecord:
+    return replace(JobRecord(role=role, workers=1, cores=2, memory_bytes=2**31, walltime_s=3600), **changes)
+
+
+def session_record(name: str = "calm-otter", **changes: Any) -> SessionRecord:
+    record = SessionRecord(name=name, created=NOON, system="local", partition="", settings=settings())
+    return replace(record, **changes)
+
+
+def connection(job_id: str = "1", **changes: Any) -> Connection:
+    here = Connection(
+        session="calm-otter",
+        job_id=job_id,
+        node="node17",
+        scheduler_address="tls://10.0.0.17:40001",
+        jupyter_host="node17",
+        jupyter_port=40002,
+        dashboard_host="node17",
+        dashboard_port=40003,
+        time=NOON,
+    )
+    return replace(here, **changes)
+
+
+def folder(name: str = "calm-otter") -> SessionFolder:
+    return SessionFolder(f"{HOME}/sessions/{name}")
+
+
+def localq_status(**states: str) -> tuple[int, str, str]:
+    """localq_status(job1="RUNNING") is what localq would answer."""
+    lines = [json.dumps({"id": key.removeprefix("job"), "state": state}) + "\n" for key, state in states.items()]
+    return 0, "".join(lines), ""
+
+
+def host_that_answers(*answers: tuple[int, str, str]) -> RecordingHost:
+    return RecordingHost(answers)
+
+
+def with_jobs(host: RecordingHost, name: str = "calm-otter", jobs: Sequence[JobRecord] = ()) -> RecordingHost:
+    """The host with a session on it, whose jobs are numbered from 1."""
+    here = folder(name)
+    host.make_folder(here.path)
+    host.files[here.session] = session_record(name).to_text()
+    host.files[here.token] = TOKEN + "\n"
+    for number, record in enumerate(jobs, 1):
+        host.files[here.job(str(number))] = json.dumps({**record.to_dict(), "submit_time": NOON})
+    return host

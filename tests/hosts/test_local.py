@@ -1,0 +1,189 @@
+"""This machine, with real commands and files."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpclab.errors import CommandMissing, TookTooLong
+from hpclab.hosts.local import LocalHost
+
+
+@pytest.fixture
+def host(tmp_path):
+    return LocalHost({"PATH": os.environ["PATH"], "HOME": str(tmp_path), "USER": "ada", "MARK": "x y"})
+
+
+# commands
+
+
+def test_a_command_tells_all(host):
+    result = host.run(["bash", "-c", 'echo "$MARK"; echo oh >&2; exit 3'])
+    assert (result.exit_status, result.stdout, result.stderr, result.output) == (3, "x y\n", "oh\n", "oh")
+    assert (result.host, result.argv[0]) == (host.name, "bash")
+
+
+def test_words_are_passed_on_as_they_are(host):
+    assert host.run(["echo", "$HOME", "a b", "*", "'"]).stdout == "$HOME a b * '\n"
+
+
+def test_python_is_hpclabs_own_and_imports_nothing_from_where_it_is_called(host):
+    asked = ["python", "-c", "import sys; print(sys.executable, '' in sys.path)"]
+    result = host.run(asked)
+    assert result.stdout == f"{sys.executable} False\n"
+    assert result.argv == tuple(asked)
+
+
+def test_a_command_finds_no_input(host):
+    assert host.run(["cat"]).stdout == ""
+
+
+def test_a_missing_command(host):
+    with pytest.raises(CommandMissing, match="there is no 'sbatch-of-old'"):
+        host.run(["sbatch-of-old", "x"])
+
+
+def test_a_command_that_may_not_be_run(host, tmp_path):
+    (tmp_path / "tool").write_text("#!/bin/sh\n")
+    (tmp_path / "tool").chmod(0o600)
+    with pytest.raises(CommandMissing, match="tool"):
+        host.run([str(tmp_path / "tool")])
+
+
+def test_a_command_that_hangs(host):
+    with pytest.raises(TookTooLong, match="'sleep' did not answer"):
+        host.run(["sleep", "60"], timeout_s=0.05)
+
+
+def test_output_that_is_no_utf8(host):
+    assert host.run(["printf", r"a\377b"]).stdout == "a\N{REPLACEMENT CHARACTER}b"
+
+
+# files
+
+
+def test_a_file_is_read_as_it_was_written(host, tmp_path):
+    path = str(tmp_path / "file")
+    host.write(path, "grüße\n")
+    host.write(path, "übrigens\n")
+    assert host.read(path) == "übrigens\n"
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o700])
+def test_a_file_has_its_mode_from_the_beginning(host, tmp_path, mode):
+    host.write(str(tmp_path / "file"), "x", mode=mode)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
+
+
+def test_a_file_that_somebody_reads_keeps_its_old_text(host, tmp_path):
+    path = tmp_path / "file"
+    host.write(str(path), "old")
+    with path.open() as reader:
+        host.write(str(path), "new")
+        assert reader.read() == "old"
+
+
+def test_nothing_is_left_beside_a_file(host, tmp_path):
+    host.write(str(tmp_path / "file"), "x")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_write_that_fails_leaves_the_old_text_and_nothing_else(host, tmp_path):
+    path = tmp_path / "file"
+    host.write(str(path), "old")
+    with pytest.raises(UnicodeEncodeError):
+        host.write(str(path), "new \ud800")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_rename_that_fails_leaves_nothing(host, tmp_path):
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    with pytest.raises(OSError, match="folder"):
+        host.write(str(tmp_path / "folder"), "x")
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("path", ["none/file", "plain/file"])
+def test_a_file_where_none_can_be(host, tmp_path, path):
+    (tmp_path / "plain").write_text("")
+    with pytest.raises(OSError, match=path.partition("/")[0]):
+        host.write(str(tmp_path / path), "x")
+
+
+def test_text_that_is_no_utf8_is_read_all_the_same(host, tmp_path):
+    (tmp_path / "file").write_bytes(b"a\377b\n")
+    assert host.read(str(tmp_path / "file")) == "a\N{REPLACEMENT CHARACTER}b\n"
+    assert host.tail(str(tmp_path / "file"), lines=1) == "a\N{REPLACEMENT CHARACTER}b"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines", "tail"),
+    [("", 2, ""), ("1\n", 2, "1"), ("1\n2\n3\n", 2, "2\n3"), ("1\n2\n3", 1, "3"), ("x\n" * 10_000 + "y\n", 1, "y")],
+)
+def test_the_end_of_a_file(host, tmp_path, text, lines, tail):
+    (tmp_path / "log").write_text(text)
+    assert host.tail(str(tmp_path / "log"), lines=lines) == tail
+
+
+# folders
+
+
+def test_a_folder_is_made_with_its_parents_and_for_the_user_alone(host, tmp_path):
+    host.make_folder(str(tmp_path / "a" / "b"))
+    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o700
+
+
+def test_a_folder_is_made_once(host, tmp_path):
+    host.make_folder(str(tmp_path / "a"))
+    with pytest.raises(FileExistsError):
+        host.make_folder(str(tmp_path / "a"))
+
+
+def test_names_are_sorted(host, tmp_path):
+    for name in ("b", "c", "a"):
+        (tmp_path / name).write_text("")
+    assert host.names(str(tmp_path)) == ["a", "b", "c"]
+
+
+def test_what_is_being_written_has_no_name_yet(host, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Path, "replace", lambda self, _: seen.append((self.exists(), host.names(str(tmp_path)))))
+    host.write(str(tmp_path / "file"), "x")
+    assert seen == [(True, [])]
+
+
+def test_a_folder_that_is_missing_has_no_names(host, tmp_path):
+    assert host.names(str(tmp_path / "none")) == []
+
+
+def test_a_tree_is_removed_and_a_missing_one_is_none(host, tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for _ in range(2):
+        host.remove_tree(str(tmp_path / "a"))
+        assert not (tmp_path / "a").exists()
+
+
+# where it is
+
+
+@pytest.mark.parametrize(
+    ("env", "home"),
+    [
+        ({"HOME": "/home/ada"}, "/home/ada/.hpclab"),
+        ({"HOME": "/home/ada", "HPCLAB_HOME": "/scratch/ada"}, "/scratch/ada"),
+        ({"HOME": "/home/ada", "HPCLAB_HOME": ""}, "/home/ada/.hpclab"),
+        ({}, str(Path.home() / ".hpclab")),
+    ],
+)
+def test_where_it_keeps_its_files(env, home):
+    assert LocalHost(env).home == home
+
+
+def test_the_login_is_what_ssh_wants(host):
+    assert host.login == f"ada@{host.name}"

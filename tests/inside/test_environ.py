@@ -1,0 +1,88 @@
+"""The environments of ranks and notebooks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from fixtures import folder
+
+from hpclab.inside.environ import LINES, RANK_ONLY, dask_tls, notebook_environment, rank_environment
+
+HERE = folder()
+JOB = {
+    "PATH": "/bin",
+    "HPCLAB_SESSION": "calm-otter",
+    "HPCLAB_JOB_ID": "17",
+    "HPCLAB_FOLDER": HERE.path,
+    "HPCLAB_SUPERVISOR": "/tmp/x/supervisor",
+    "HPCLAB_JUPYTER": "/tmp/x/jupyter",
+    "PMI_RANK": "0",
+    "OMPI_COMM_WORLD_RANK": "0",
+}
+
+
+def test_dask_finds_its_certificates():
+    env = dask_tls(HERE)
+    assert env["DASK_DISTRIBUTED__COMM__TLS__CA_FILE"] == HERE.ca
+    for role in ("SCHEDULER", "WORKER", "CLIENT"):
+        assert env[f"DASK_DISTRIBUTED__COMM__TLS__{role}__CERT"] == HERE.certificate
+        assert env[f"DASK_DISTRIBUTED__COMM__TLS__{role}__KEY"] == HERE.key
+
+
+def test_dask_understands_these_variables():
+    """Asked of Dask itself, in a process of its own, for it reads them when it is imported."""
+    code = """if True:
+        import dask
+        for key in ["default-scheme", "require-encryption", "tls.ca-file", "tls.worker.key"]:
+            print(dask.config.get(f"distributed.comm.{key}"))
+        print(dask.config.get("scheduler-address"))
+        """
+    env = notebook_environment({}, HERE, "tls://10.0.0.1:4000")
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["tls", "True", HERE.ca, HERE.key, "tls://10.0.0.1:4000"]
+
+
+@pytest.mark.parametrize(
+    "env",
+    [rank_environment(JOB, HERE, one_node=True), notebook_environment(JOB, HERE, "tls://10.0.0.1:4000")],
+    ids=["rank", "notebook"],
+)
+def test_only_paths_stand_in_them(env):
+    new = {key: value for key, value in env.items() if key not in JOB}
+    assert not [key for key in new if "TOKEN" in key]
+    for key, value in new.items():
+        assert len(value) < 200, key
+        assert "BEGIN" not in value
+
+
+def test_a_rank_keeps_what_its_launcher_and_its_supervisor_say():
+    env = rank_environment(JOB, HERE, one_node=False)
+    assert {key: env[key] for key in JOB} == JOB
+    assert dask_tls(HERE).items() <= env.items()
+    assert RANK_ONLY.items() <= env.items()
+
+
+@pytest.mark.parametrize(("one_node", "told"), [(True, "sm,self"), (False, None)])
+def test_ranks_of_one_node_need_no_network(one_node, told):
+    assert rank_environment({}, HERE, one_node=one_node).get("UCX_TLS") == told
+
+
+def test_a_notebook_connects_to_the_session():
+    env = notebook_environment(JOB, HERE, "tls://10.0.0.1:4000")
+    assert env["DASK_SCHEDULER_ADDRESS"] == "tls://10.0.0.1:4000"
+    assert dask_tls(HERE).items() <= env.items()
+
+
+def test_a_notebook_knows_its_session_but_neither_the_launcher_nor_the_supervisors_lines():
+    env = notebook_environment(JOB, HERE, "tls://10.0.0.1:4000")
+    assert (env["PATH"], env["HPCLAB_SESSION"]) == ("/bin", "calm-otter")
+    assert not {"PMI_RANK", "OMPI_COMM_WORLD_RANK", *LINES} & set(env)
+
+
+def test_what_was_given_is_left_alone():
+    before = dict(JOB)
+    rank_environment(JOB, HERE, one_node=True)
+    notebook_environment(JOB, HERE, "tls://10.0.0.1:4000")
+    assert before == JOB

@@ -1,0 +1,493 @@
+"""The command line: what it prints, how it exits, and what it refuses. Its jobs run a stub in place of dask-mpi."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pytest
+from fixtures import CREDENTIALS, NOON, job_record, session_record, settings
+from test_errors import CLASSES
+from test_view import GOLDEN
+
+from hpclab import cli
+from hpclab.errors import CommandError, HpclabError
+from hpclab.hosts import Result
+from hpclab.hosts.local import LocalHost
+from hpclab.localq.dispatch import total_memory_bytes
+from hpclab.session import Session
+from hpclab.store import Store
+
+README = Path(__file__).parents[1] / "README.md"
+COMMANDS = sorted(cli.cli.commands)
+
+STUB = f"""#!{sys.executable}
+import os, sys
+from hpclab.connection import Connection
+from hpclab.folder import SessionFolder
+from hpclab.inside.report import announce, report
+module, folder, job_id = sys.argv[3], SessionFolder(sys.argv[4]), os.environ["HPCLAB_JOB_ID"]
+print("hello from", module)
+if module == "hpclab.inside.main_job":
+    report(folder, job_id, "scheduler", address="tls://127.0.0.1:1")
+    report(folder, job_id, "jupyter", port=2)
+    here = Connection(session=folder.name, job_id=job_id, node="node17", scheduler_address="tls://127.0.0.1:1",
+                      jupyter_host="127.0.0.1", jupyter_port=2, dashboard_host="127.0.0.1", dashboard_port=3, time=1.0)
+    announce(folder.connection, here.to_text())
+os.execvp("sleep", ["sleep", "300"])
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self):
+        return json.loads(self.stdout)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """A user's home of our own; nothing of the real one is seen or touched."""
+    for name in [name for name in os.environ if name.startswith("HPCLAB_")]:
+        monkeypatch.delenv(name)
+    for name, value in {
+        "HOME": tmp_path,
+        "XDG_CONFIG_HOME": tmp_path / "config",
+        "HPCLAB_HOME": tmp_path / "hpclab",
+        "HPCLAB_LOCALQ_DIR": tmp_path / "localq",
+        "HPCLAB_SITE_CONFIG": tmp_path / "none.toml",
+        "COLUMNS": "200",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path
+
+
+@pytest.fixture
+def hpclab(home, monkeypatch, capsys) -> Callable[..., Answer]:
+    """hpclab("status", "--json") is what the command would have said."""
+
+    def _hpclab(*args: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["hpclab", *args])
+        umask = os.umask(0o022)
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            os.umask(umask)
+        return Answer(code, *capsys.readouterr())
+
+    return _hpclab
+
+
+@pytest.fixture
+def a_stub(home, monkeypatch):
+    """Jobs that say at once that they are up, and sleep; those that are left are cancelled in the end."""
+    stub = home / "stub"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    monkeypatch.setenv("HPCLAB_PYTHON", str(stub))
+    yield stub
+    ids = [path.name for path in (home / "localq" / "jobs").glob("*") if path.name.isdecimal()]
+    if ids:
+        argv = [sys.executable, "-P", "-m", "hpclab.localq", "cancel", *ids]
+        subprocess.run(argv, check=True, timeout=30, env={**os.environ, "HPCLAB_LOCALQ_DIR": str(home / "localq")})
+
+
+@pytest.fixture
+def an_ended_session(home) -> str:
+    """A session whose one job nobody remembers; it wrote down that it has ended."""
+    store = Store(LocalHost(os.environ), settings())
+    folder = store.make(session_record(), CREDENTIALS, {})
+    store.add_job("calm-otter", "1", job_record("main"), NOON)
+    story = [
+        {"time": NOON, "event": "started", "node": "n1"},
+        {"time": NOON + 5, "event": "failed", "reason": "no mpiexec"},
+    ]
+    story.append({"time": NOON + 6, "event": "exited", "exit_status": 41})
+    Path(folder.events("1")).write_text("".join(json.dumps(event) + "\n" for event in story))
+    Path(folder.log("1")).write_text("first\nlast words\n")
+    return "calm-otter"
+
+
+def made(home: Path) -> list[str]:
+    """What there is of sessions and jobs."""
+    sessions, jobs = home / "hpclab" / "sessions", home / "localq" / "jobs"
+    return [path.name for folder in (sessions, jobs) if folder.is_dir() for path in folder.iterdir()]
+
+
+# help
+
+
+def test_without_a_command_it_shows_help(hpclab):
+    answer = hpclab()
+    assert "hpclab add-worker" in answer.stdout + answer.stderr
+
+
+def test_the_commands_are_those_that_were_promised():
+    assert set(COMMANDS) == {
+        *["start", "add-worker", "status", "list", "logs", "why", "script", "attach", "remove-worker", "stop", "config"]
+    }
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_of_its_own(hpclab, command):
+    answer = hpclab(command, "--help")
+    assert answer.exit_code == 0
+    assert f"Usage: hpclab {command}" in answer.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_told_in_one_line_of_the_overview(hpclab, command):
+    line = next(line for line in hpclab("--help").stdout.splitlines() if line.startswith(f"  {command} "))
+    assert len(line.split()) > 2
+    assert not line.endswith("...")
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (name, option)
+        for name, command in cli.cli.commands.items()
+        for option in command.params
+        if isinstance(option, click.Option)
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_every_option_has_help(command, option):
+    assert option.help, f"{command} {option.name}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_in_the_readme(command):
+    text = README.read_text()
+    if len(text.splitlines()) < 20:
+        pytest.skip("the README is not written yet")
+    assert f"hpclab {command}" in text
+
+
+def test_the_version(hpclab):
+    assert hpclab("--version").stdout.startswith("hpclab 0.")
+
+
+# exit codes
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_every_error_has_its_exit_code_and_no_traceback(hpclab, monkeypatch, cls):
+    result = Result(host="h", argv=("x",), exit_status=1, stdout="", stderr="no")
+    error = cls("it happened", result) if issubclass(cls, CommandError) else cls("it happened")
+    monkeypatch.setattr(Session, "all", lambda *_: (_ for _ in ()).throw(error))
+    answer = hpclab("list")
+    assert answer.exit_code == cls.exit_code
+    assert answer.stderr.startswith("hpclab: it happened")
+    assert "Traceback" not in answer.stderr
+
+
+def test_with_debug_there_is_a_traceback(hpclab):
+    with pytest.raises(HpclabError):
+        hpclab("--debug", "status", "none")
+
+
+@pytest.mark.parametrize(
+    ("args", "exit_code", "words"),
+    [
+        (["status"], 8, "no session is running"),
+        (["status", "bold-heron"], 8, "no session 'bold-heron'"),
+        (["attach", "../evil"], 2, "cannot be the name"),
+        (["stop"], 8, "hpclab start"),
+        (["nonsense"], 2, "No such command"),
+        (["list", "--nonsense"], 2, "No such option"),
+        (["remove-worker"], 2, "Missing argument"),
+    ],
+)
+def test_what_is_not_there(hpclab, args, exit_code, words):
+    answer = hpclab(*args)
+    assert (answer.exit_code, answer.stdout) == (exit_code, "")
+    assert words in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "exit_code", "words"),
+    [
+        (["why", "99"], 11, "no job '99'\njobs: 1"),
+        (["logs", "99"], 11, "no job '99'"),
+        (["attach", "calm-otter"], 13, "not running but failed: no mpiexec"),
+        (["add-worker", "-s", "calm-otter"], 13, "not running but failed"),
+        (["remove-worker", "-s", "calm-otter", "1"], 13, "hpclab stop calm-otter"),
+        (["start", "--name", "calm-otter"], 9, "there is a session 'calm-otter' already"),
+    ],
+)
+def test_what_cannot_be_done_with_a_session_that_has_ended(hpclab, an_ended_session, args, exit_code, words):
+    answer = hpclab(*args)
+    assert (answer.exit_code, answer.stdout) == (exit_code, "")
+    assert words in answer.stderr
+
+
+# bad input
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        *[(["--walltime", text], "cannot read the time") for text in ["", "90", "1:30", "-5m", "1e9h", "nan"]],
+        (["--walltime", "0s"], "the time '0s' is zero"),
+        *[(["--memory", text], "cannot read the memory size") for text in ["", "4", "-1G", "4X", "nan", "9" * 400]],
+        (["--memory", "0G"], "the memory size '0G' is zero"),
+        *[(["--cores", text], "cores must be a whole number") for text in ["", "0", "-1", "1.5", "two"]],
+        (["--workers", "0"], "workers must be a whole number"),
+        (["--queue", "locl"], "did you mean 'local'?"),
+        (["--queue", "local:fast"], "say --queue local"),
+        *[(["--name", text], "cannot be the name") for text in ["a/b", "..", "../x", "two words", "x" * 300, "-x"]],
+        (["--profile", "big"], "no [profile.big]"),
+    ],
+)
+@pytest.mark.parametrize("command", [["start"], ["script", "start"]], ids=" ".join)
+def test_what_makes_no_sense_is_refused_before_anything_is_made(hpclab, home, command, args, words):
+    answer = hpclab(*command, *args)
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert words in answer.stderr
+    assert made(home) == []
+
+
+@pytest.mark.parametrize("option", ["--walltime", "--memory", "--cores", "--workers"])
+def test_a_wrong_flag_is_named_as_it_was_given(hpclab, option):
+    assert f"{option}: " in hpclab("start", option, "-nonsense").stderr
+
+
+@pytest.mark.parametrize("option", ["--walltime", "--memory", "--cores", "--workers-per-job"])
+def test_a_wrong_flag_of_add_worker_is_named_as_it_was_given(hpclab, an_ended_session, option):
+    answer = hpclab("add-worker", "-s", "calm-otter", option, "-nonsense")
+    assert answer.exit_code == 2
+    assert f"{option}: " in answer.stderr
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many", "1.5"])
+def test_a_count_of_jobs_that_makes_no_sense(hpclab, an_ended_session, count):
+    answer = hpclab("add-worker", "-s", "calm-otter", "-n", count)
+    assert answer.exit_code == 2
+    assert count in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "figures"),
+    [
+        (["--cores", "9999"], ["10000 cores", "there are 8 slots"]),
+        (["--memory", "900T"], [str(900 * 2**40 + 2**31), str(total_memory_bytes())]),
+    ],
+)
+def test_more_than_the_machine_has_is_refused_with_both_figures(hpclab, home, monkeypatch, args, figures):
+    monkeypatch.setenv("HPCLAB_LOCAL_SLOTS", "8")
+    answer = hpclab("start", *args)
+    assert (answer.exit_code, answer.stdout) == (12, "")
+    for words in [*figures, "local would not take the job", "exit status 1"]:
+        assert words in answer.stderr
+    assert [name for name in made(home) if not name.startswith(".")] == []
+
+
+# a home that does not do
+
+
+@pytest.mark.parametrize("command", [["start"], ["list"], ["status"]], ids=" ".join)
+def test_a_home_that_cannot_be_written_or_read(hpclab, monkeypatch, command):
+    monkeypatch.setenv("HPCLAB_HOME", "/dev/null/x")
+    answer = hpclab(*command)
+    assert (answer.exit_code, answer.stdout) == (10, "")
+    assert "/dev/null" in answer.stderr
+    assert "HPCLAB_HOME" in answer.stderr.splitlines()[-1]
+
+
+@pytest.fixture
+def a_full_disk(home):
+    (home / "hpclab").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12k", "none", str(home / "hpclab")]
+    try:
+        subprocess.run(mount, check=True, capture_output=True, timeout=10)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no file systems can be mounted here")
+    yield home / "hpclab"
+    subprocess.run(["umount", str(home / "hpclab")], check=True, timeout=10)
+
+
+def test_a_home_that_is_full(hpclab, home, a_full_disk):
+    answer = hpclab("start", "--name", "calm-otter")
+    assert (answer.exit_code, answer.stdout) == (10, "")
+    assert "No space left on device" in answer.stderr
+    assert made(home) == []
+
+
+def test_a_queue_whose_folder_cannot_be_written_takes_no_job(hpclab, home, monkeypatch):
+    monkeypatch.setenv("HPCLAB_LOCALQ_DIR", "/dev/null/x")
+    answer = hpclab("start")
+    assert answer.exit_code == 12
+    assert "/dev/null/x" in answer.stderr
+    assert made(home) == []
+
+
+def test_a_session_that_cannot_be_read_is_told_and_hides_no_other(hpclab, home, an_ended_session):
+    torn = home / "hpclab" / "sessions" / "torn"
+    torn.mkdir()
+    (torn / "session.json").write_text('{"name": "to')
+    assert {found["name"]: found["state"] for found in hpclab("list", "--json").json} == {
+        "torn": "unreadable",
+        "calm-otter": "failed",
+    }
+    answer = hpclab("status", "torn")
+    assert answer.exit_code == 10
+    assert str(torn) in answer.stderr
+    assert "unreadable" in hpclab("list").stdout
+
+
+# config and script
+
+
+def test_config_shows_values_and_sources(hpclab, home, monkeypatch):
+    user = home / "config" / "hpclab" / "config.toml"
+    user.parent.mkdir(parents=True)
+    user.write_text('# mine\ncores = 3\n[profile.big]\nmemory = "8G"\n')
+    monkeypatch.setenv("HPCLAB_WORKERS", "2")
+    told = hpclab("config", "--profile", "big", "--json").json
+    assert told["cores"] == {"value": 3, "source": f"{user}:2"}
+    assert told["memory"] == {"value": "8G", "source": f"{user}:4"}
+    assert told["workers"] == {"value": "2", "source": "$HPCLAB_WORKERS"}
+    assert told["walltime"]["source"] == "default"
+    text = hpclab("config", "--profile", "big").stdout
+    for words in [f"{user}:2", f"{user}:4", "$HPCLAB_WORKERS", "--profile", "default"]:
+        assert words in text
+
+
+def test_a_mistake_in_the_config_is_told_with_its_place(hpclab, home):
+    user = home / "config" / "hpclab" / "config.toml"
+    user.parent.mkdir(parents=True)
+    user.write_text("\nmemmory = '1G'\n")
+    answer = hpclab("list")
+    assert answer.exit_code == 2
+    assert answer.stderr == f"hpclab: {user}:2: unknown option 'memmory'\ndid you mean 'memory'?\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["start", "-w", "3", "-c", "2", "-m", "1G", "-t", "3h"], ["--cores=7\n", "--walltime=10800\n", "main_job"]),
+        (["add-worker", "-c", "2", "-m", "1G", "-t", "30m"], ["--cores=2\n", "--walltime=1800\n", "worker_job"]),
+        (["add-worker", "-t", "90s"], ["--walltime=90\n"]),
+        (["start", "--name", "calm-otter"], ["hpclab/sessions/calm-otter\n"]),
+    ],
+    ids=" ".join,
+)
+def test_script_prints_what_would_be_submitted_and_makes_nothing(hpclab, home, args, words):
+    before = sorted(home.rglob("*"))
+    answer = hpclab("script", *args)
+    assert (answer.exit_code, answer.stderr) == (0, "")
+    assert answer.stdout.startswith("#!/bin/bash\n#HPCLAB ")
+    subprocess.run(["bash", "-n"], input=answer.stdout, text=True, check=True, timeout=10)
+    for word in words:
+        assert word in answer.stdout
+    assert sorted(home.rglob("*")) == before
+
+
+# a session that has ended
+
+
+def test_a_session_that_has_ended_still_tells_its_story(hpclab, an_ended_session):
+    assert "no mpiexec" in hpclab("status").stdout
+    why = hpclab("why")
+    for words in ["failed: no mpiexec", "ended with exit status 41", "last words"]:
+        assert words in why.stdout
+    assert hpclab("why", "--json").json["log"] == "first\nlast words"
+    assert hpclab("logs").stdout == "first\nlast words\n"
+    assert hpclab("logs", "-n", "1").stdout == "last words\n"
+
+
+def test_without_sessions_the_list_says_how_to_begin(hpclab):
+    assert "hpclab start" in hpclab("list").stdout
+    assert hpclab("list", "--json").json == []
+
+
+# a session that runs
+
+
+def test_a_session_from_start_to_stop(hpclab, home, a_stub):
+    started = hpclab("start", "--json", "--name", "calm-otter")
+    assert started.exit_code == 0, started.stderr
+    described, golden = started.json, json.loads(GOLDEN.read_text())
+    assert set(described) == set(golden)
+    assert set(described["jobs"][0]) == set(golden["jobs"][0])
+    token = (home / "hpclab" / "sessions" / "calm-otter" / "token").read_text().strip()
+    assert described["jupyter_url"] == f"http://127.0.0.1:2/lab?token={token}"
+    assert described["dashboard_url"] == f"http://127.0.0.1:3/status?token={token}"
+    assert described["tunnel"][:2] == ["ssh", "-N"]
+    for phase in ["session calm-otter", "started on", "Dask scheduler up at", "JupyterLab up on port 2"]:
+        assert phase in started.stderr
+
+    (worker,) = hpclab("add-worker", "--json").json["jobs"]
+    plain = hpclab("status", "--json")
+    assert [(job["id"], job["role"]) for job in plain.json["jobs"]] == [("1", "main"), (worker, "worker")]
+    assert plain.json["state"] == "running"
+    assert set(plain.json) == set(described)
+    for quiet in (plain, hpclab("status"), hpclab("list"), hpclab("list", "--json"), hpclab("why"), hpclab("logs")):
+        assert quiet.exit_code == 0
+        assert token not in quiet.stdout + quiet.stderr
+    assert token in hpclab("attach").stdout
+    assert token in hpclab("attach", "--json").json["jupyter_url"]
+    assert "hello from hpclab.inside.main_job" in hpclab("logs").stdout
+
+    assert "was cancelled" in hpclab("remove-worker", worker).stdout
+    stopped = hpclab("stop")
+    assert "cancelled main job 1, which was running" in stopped.stdout
+    assert hpclab("status", "--json").json["state"] == "ended"
+    assert hpclab("stop", "calm-otter").exit_code == 0
+
+
+def test_start_prints_all_that_is_needed_next(hpclab, a_stub):
+    answer = hpclab("start", "--name", "calm-otter")
+    for words in [
+        "calm-otter",
+        "ssh -N -L 8888:127.0.0.1:2 -L 8787:127.0.0.1:3",
+        "token=",
+        "hpclab add-worker",
+        "stop",
+    ]:
+        assert words in answer.stdout
+
+
+def test_ctrl_c_loses_nothing_and_says_what_to_do(hpclab, a_stub, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "follow", interrupted)
+    answer = hpclab("start", "--name", "calm-otter")
+    assert (answer.exit_code, answer.stdout) == (130, "")
+    for words in ["still", "hpclab attach calm-otter", "hpclab stop calm-otter"]:
+        assert words in answer.stderr
+    assert hpclab("status", "--json").json["state"] in ("queued", "starting", "running")
+
+
+def test_a_main_job_that_fails_while_start_waits(hpclab, home, monkeypatch):
+    stub = home / "stub"
+    stub.write_text("#!/bin/bash\necho no such thing here\nexit 40\n")
+    stub.chmod(0o755)
+    monkeypatch.setenv("HPCLAB_PYTHON", str(stub))
+    answer = hpclab("start", "--name", "calm-otter")
+    assert (answer.exit_code, answer.stdout) == (6, "")
+    for words in ["the job's environment lacks something", "no such thing here", "hpclab logs --session calm-otter"]:
+        assert words in answer.stderr
+
+
+def test_nobody_else_can_read_what_a_session_writes(hpclab, home, a_stub):
+    assert hpclab("start", "--name", "calm-otter").exit_code == 0
+    paths = [home / "hpclab", *(home / "hpclab").rglob("*")]
+    assert [path for path in paths if path.stat().st_mode & 0o077] == []

@@ -1,0 +1,70 @@
+"""The values of jobs: sums, finality, records to and from JSON, and the meaning of exit statuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+from fixtures import job_record, job_spec
+
+from hpclab.job import JobExit, JobRecord, JobState, exit_meaning
+
+
+def test_a_job_asks_for_the_sum_of_its_chunks():
+    spec = job_spec()
+    assert (spec.cores, spec.memory_bytes) == (1 + 3 * 2, 2**30 + 3 * 2**31)
+
+
+def test_values_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        job_spec().name = "other"
+
+
+@pytest.mark.parametrize("state", JobState)
+def test_only_what_cannot_change_any_more_is_final(state):
+    assert state.is_final == (state.value in ("done", "failed", "cancelled"))
+
+
+def test_unknown_is_not_gone():
+    assert not JobState.UNKNOWN.is_final
+
+
+@pytest.mark.parametrize("record", [job_record("main"), job_record("worker", workers=4)])
+def test_a_record_survives_json(record):
+    assert JobRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"workers": None},
+        {"cores": "two"},
+        {"memory_bytes": [1]},
+        {"walltime_s": float("nan")},
+        {"walltime_s": float("inf")},
+    ],
+)
+def test_what_is_not_a_record_is_refused(changes):
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        JobRecord.from_dict({**job_record().to_dict(), **changes})
+
+
+@pytest.mark.parametrize("missing", ["role", "workers", "cores", "memory_bytes", "walltime_s"])
+def test_a_record_without_a_field_is_refused(missing):
+    given = job_record().to_dict()
+    del given[missing]
+    with pytest.raises(KeyError):
+        JobRecord.from_dict(given)
+
+
+@pytest.mark.parametrize("exit_status", JobExit)
+def test_every_exit_status_of_ours_has_a_meaning(exit_status):
+    assert exit_meaning(int(exit_status)) == exit_status.meaning
+
+
+@pytest.mark.parametrize(
+    ("exit_status", "meaning"), [(1, "exit status 1"), (137, "its supervisor was killed by signal 9")]
+)
+def test_other_exit_statuses_are_told_plainly(exit_status, meaning):
+    assert exit_meaning(exit_status) == meaning

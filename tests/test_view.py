@@ -1,0 +1,235 @@
+"""What a session looks like: the truth from two accounts, the state in a word, and `describe()` as a golden file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fixtures import NOON, connection, folder, job_record
+
+from hpclab.event import Event
+from hpclab.job import JobExit, JobState, JobStatus
+from hpclab.view import JobView, SessionView, session_state, true_status, unreadable, workers_by_job
+
+GOLDEN = Path(__file__).parent / "data" / "session.json"
+GB = 2**30
+WORDS = {"queued", "held", "starting", "running", "ending", "ended", "failed", "unknown"}
+
+
+# true_status: the batch system's word and the job's own
+
+
+def events(*what: str, exit_status: int | None = None, reason: str = "") -> list[Event]:
+    """The events of these names, one a second, then that of the end."""
+    details = {"started": {"node": "node17"}, "failed": {"reason": reason}, "ending": {"reason": reason}}
+    told = [Event(time=NOON + at, what=name, details=details.get(name, {})) for at, name in enumerate(what)]
+    if exit_status is not None:
+        told.append(Event(time=NOON + 60, what="exited", details={"exit_status": exit_status}))
+    return told
+
+
+def status(state: JobState, **more: object) -> JobStatus:
+    return JobStatus(job_id="1", state=state, **more)
+
+
+@pytest.mark.parametrize("state", JobState)
+def test_as_long_as_the_job_has_not_ended_the_batch_system_is_right(state):
+    said = status(state, node="node17", reason="as it says")
+    assert true_status(said, events("started", "scheduler")) == said
+
+
+@pytest.mark.parametrize(
+    ("said", "exit_status", "truth", "reason"),
+    [
+        # the batch system has forgotten the job, or does not answer: the job's account is all there is
+        (JobState.UNKNOWN, 0, JobState.DONE, "it ended as asked"),
+        (JobState.UNKNOWN, JobExit.SESSION_OVER, JobState.DONE, "the session was over"),
+        (JobState.UNKNOWN, JobExit.JUPYTER_DIED, JobState.FAILED, "JupyterLab died"),
+        (JobState.UNKNOWN, 137, JobState.FAILED, "its supervisor was killed by signal 9"),
+        # it still tidies up
+        (JobState.RUNNING, 0, JobState.COMPLETING, ""),
+        (JobState.RUNNING, JobExit.JUPYTER_DIED, JobState.COMPLETING, ""),
+        # it calls every exit status but 0 a failure; we know what ours mean
+        (JobState.FAILED, JobExit.SESSION_OVER, JobState.DONE, "the session was over"),
+        (JobState.FAILED, JobExit.JUPYTER_DIED, JobState.FAILED, "JupyterLab died"),
+        # it knows better why it has ended the job itself
+        (JobState.FAILED, JobExit.TERMINATED, JobState.FAILED, "walltime"),
+        (JobState.CANCELLED, JobExit.TERMINATED, JobState.CANCELLED, "walltime"),
+        (JobState.DONE, 0, JobState.DONE, "walltime"),
+    ],
+)
+def test_of_a_job_that_has_ended_both_accounts_count(said, exit_status, truth, reason):
+    batch_says = status(said, reason="walltime" if said.is_final else "")
+    true = true_status(batch_says, events("started", exit_status=exit_status))
+    assert (true.state, true.reason) == (truth, reason)
+
+
+@pytest.mark.parametrize("what", ["failed", "ending"])
+def test_the_jobs_own_reason_is_the_best(what):
+    told = events("started", what, exit_status=JobExit.ENVIRONMENT, reason="jupyterlab is missing")
+    for said in (JobState.UNKNOWN, JobState.FAILED):
+        assert true_status(status(said, reason="exit code 40"), told).reason == "jupyterlab is missing"
+
+
+def test_a_job_that_the_batch_system_forgot_keeps_its_node_its_end_and_its_exit_status():
+    true = true_status(status(JobState.UNKNOWN), events("started", exit_status=44))
+    assert (true.node, true.end_time, true.exit_status) == ("node17", NOON + 60, 44)
+
+
+def test_a_job_that_the_batch_system_started_again_runs():
+    told = [*events("started", exit_status=143), *events("started", "scheduler")]
+    assert true_status(status(JobState.RUNNING), told).state is JobState.RUNNING
+
+
+@pytest.mark.parametrize("exit_status", [None, "?", [], "1e9"])
+def test_a_foreign_exit_status_is_no_success_and_no_error_of_ours(exit_status):
+    told = [Event(time=NOON, what="exited", details={"exit_status": exit_status})]
+    assert true_status(status(JobState.UNKNOWN), told).state in (JobState.FAILED, JobState.UNKNOWN)
+
+
+# session_state
+
+
+@pytest.mark.parametrize(
+    ("main", "connected", "over", "state", "reason"),
+    [
+        (JobState.PENDING, False, "", "queued", "why"),
+        (JobState.HELD, False, "", "held", "why"),
+        (JobState.RUNNING, False, "", "starting", "why"),
+        (JobState.RUNNING, True, "", "running", "why"),
+        (JobState.COMPLETING, True, "", "ending", "why"),
+        (JobState.DONE, False, "its main job ended", "ended", "why"),
+        (JobState.FAILED, False, "its main job ended", "failed", "why"),
+        (JobState.CANCELLED, False, "", "ended", "why"),
+        (JobState.UNKNOWN, True, "", "unknown", "why"),
+        # who stopped it knows why
+        (JobState.FAILED, False, "stopped at noon", "ended", "stopped at noon"),
+        (JobState.CANCELLED, False, "stopped at noon", "ended", "stopped at noon"),
+        # told to stop, not gone yet
+        (JobState.RUNNING, True, "stopped at noon", "running", "why"),
+        (None, False, "", "unknown", "its main job left no record"),
+        (None, False, "stopped at noon", "ended", "stopped at noon"),
+    ],
+)
+def test_the_state_of_a_session(main, connected, over, state, reason):
+    said = None if main is None else status(main, reason="why")
+    assert session_state(said, connected=connected, over=over) == (state, reason)
+
+
+@pytest.mark.parametrize("main", JobState)
+@pytest.mark.parametrize("connected", [True, False])
+def test_every_state_has_a_word(main, connected):
+    word, _ = session_state(status(main), connected=connected, over="")
+    assert word in WORDS
+
+
+# workers_by_job
+
+
+def test_workers_are_counted_with_their_jobs():
+    names = ["1-0", "2-0", "2-1", "17[3].pbs01-0", "stray", "99-0", ""]
+    assert workers_by_job(names, {"1": 0, "2": 0, "3": 0, "17[3].pbs01": 0}) == {
+        "1": 1,
+        "2": 2,
+        "3": 0,
+        "17[3].pbs01": 1,
+    }
+
+
+# describe
+
+
+def a_job(job_id: str, role: str, state: JobState, joined: int = 0, **more: object) -> JobView:
+    record = job_record(role, workers=2 if role == "main" else 1, cores=2, memory_bytes=4 * GB)
+    return JobView(
+        job_id=job_id,
+        record=record,
+        submit_time=NOON - 100,
+        status=JobStatus(job_id=job_id, state=state, **more),
+        joined=joined,
+    )
+
+
+@pytest.fixture
+def a_session() -> SessionView:
+    running = {"node": "node17", "start_time": NOON - 60, "end_time": NOON + 3540}
+    jobs = (
+        a_job("1", "main", JobState.RUNNING, joined=2, **running),
+        a_job("2", "worker", JobState.RUNNING, joined=1, **{**running, "node": "node18"}),
+        a_job("3", "worker", JobState.PENDING, reason="waits for slots: needs 2, 1 of 8 are free"),
+        a_job("4", "worker", JobState.FAILED, reason="killed by signal 9", end_time=NOON - 5, exit_status=137),
+    )
+    return SessionView(
+        name="calm-otter",
+        queue="local",
+        folder=folder().path,
+        created=NOON - 101,
+        login="ada@login1",
+        state="running",
+        reason="",
+        jobs=jobs,
+        connection=connection(),
+        now=NOON,
+    )
+
+
+def keys(value: object) -> object:
+    """The keys of a nested value, values left out."""
+    if isinstance(value, dict):
+        return {key: keys(inner) for key, inner in value.items()}
+    return [keys(inner) for inner in value] if isinstance(value, list) else None
+
+
+def test_describe_is_the_golden_file(a_session):
+    assert a_session.describe() == json.loads(GOLDEN.read_text())
+
+
+def test_describe_is_json(a_session):
+    assert json.loads(json.dumps(a_session.describe())) == a_session.describe()
+
+
+def test_the_token_is_only_in_the_links_and_only_if_given(a_session):
+    token = "5ecre7"
+    assert token not in json.dumps(a_session.describe())
+    told = a_session.describe(token)
+    assert told["jupyter_url"] == "http://127.0.0.1:8888/lab?token=5ecre7"
+    assert told["dashboard_url"] == "http://127.0.0.1:8787/status?token=5ecre7"
+    rest = {**told, "jupyter_url": None, "dashboard_url": None}
+    assert token not in json.dumps(rest)
+
+
+def test_the_keys_are_the_same_with_token_and_without_and_whatever_the_state(a_session):
+    queued = replace(a_session, connection=None, state="queued")
+    assert keys(a_session.describe()) == keys(a_session.describe("5ecre7"))
+    assert set(queued.describe()) == set(a_session.describe())
+    assert set(unreadable("x", "/x", "torn").describe()) == set(a_session.describe())
+
+
+def test_where_the_job_runs_on_the_login_node_the_links_are_the_real_ports(a_session):
+    here = connection(jupyter_host="127.0.0.1", dashboard_host="127.0.0.1")
+    told = replace(a_session, connection=here).describe()
+    assert told["jupyter_url"] == "http://127.0.0.1:40002/lab"
+    assert told["dashboard_url"] == "http://127.0.0.1:40003/status"
+    assert told["tunnel"][-1] == "ada@login1"
+
+
+def test_without_connection_there_is_nothing_to_open(a_session):
+    told = replace(a_session, connection=None).describe("5ecre7")
+    assert (told["jupyter_url"], told["dashboard_url"], told["tunnel"]) == (None, None, None)
+    assert told["node"] == "node17"
+
+
+def test_a_walltime_that_is_over_leaves_nothing(a_session):
+    assert replace(a_session, now=NOON + 9999).describe()["time_left_s"] == 0
+
+
+def test_a_session_without_jobs_can_be_described(a_session):
+    told = replace(a_session, jobs=(), connection=None).describe()
+    assert (told["node"], told["time_left_s"], told["jobs"]) == ("", None, [])
+
+
+def test_a_folder_that_is_no_session_says_so():
+    told = unreadable("x", "/home/ada/x", "torn").describe()
+    assert (told["name"], told["state"], told["reason"], told["folder"]) == ("x", "unreadable", "torn", "/home/ada/x")
