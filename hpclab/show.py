@@ -79,7 +79,9 @@ def status_text(described: dict[str, Any]) -> Group:
         head.append(f" · {part}")
     if described["reason"] and state not in ("running", "starting"):
         head.append(f"\n{described['reason']}")
-    return Group(head, _jobs_table(described["jobs"]), _reasons([(job["id"], job) for job in described["jobs"]]))
+    # the main job's reason stands in the head already
+    others = [(job["id"], job) for job in described["jobs"] if job["role"] != "main"]
+    return Group(head, _jobs_table(described["jobs"]), _reasons(others))
 
 
 def _facts(described: dict[str, Any]) -> list[str]:
