@@ -285,8 +285,11 @@ def test_a_count_of_jobs_that_makes_no_sense(hpclab, an_ended_session, count):
 @pytest.mark.parametrize(
     ("args", "figures"),
     [
-        (["--cores", "9999"], ["10000 cores", "there are 8 slots"]),
-        (["--memory", "900T"], [str(900 * 2**40 + 2**31), str(total_memory_bytes())]),
+        (["--cores", "9999"], ["10000 cores", "this machine has 8 slots"]),
+        (
+            ["--memory", "900T"],
+            [f"{900 * 2**10 + 2:.1f} GiB", f"this machine has {total_memory_bytes() / 2**30:.1f} GiB"],
+        ),
     ],
 )
 def test_more_than_the_machine_has_is_refused_with_both_figures(hpclab, home, monkeypatch, args, figures):

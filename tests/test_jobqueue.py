@@ -108,7 +108,7 @@ def test_submit_gives_the_job_id():
 
 
 def test_a_refusal_carries_command_exit_status_and_output():
-    host = host_that_answers((1, "", "localq: refused: the job asks for 99 cores, there are 8 slots\n"))
+    host = host_that_answers((1, "", "localq: refused: the job asks for 99 cores, this machine has 8 slots\n"))
     with pytest.raises(Refused) as refused:
         JobQueue(host, "local").submit("/a b/x.sh")
     result = refused.value.result
@@ -117,7 +117,7 @@ def test_a_refusal_carries_command_exit_status_and_output():
         "local would not take the job",
         "command: python -m hpclab.localq submit '/a b/x.sh'",
         "on: recording, exit status 1",
-        "the job asks for 99 cores, there are 8 slots",
+        "the job asks for 99 cores, this machine has 8 slots",
         "hpclab script",
     ]:
         assert words in str(refused.value)

@@ -68,9 +68,10 @@ def submit(root: Path, source: str, umask: int) -> int:
 
 def refuse_the_impossible(job: Job) -> None:
     if job.cores > job.slots:
-        raise Refusal(f"refused: the job asks for {job.cores} cores, there are {job.slots} slots")
+        raise Refusal(f"refused: the job asks for {job.cores} cores, this machine has {job.slots} slots")
     if job.memory_bytes and job.memory_bytes > (total := total_memory_bytes()):
-        raise Refusal(f"refused: the job asks for {job.memory_bytes} bytes of memory, there are {total}")
+        asked_gib, total_gib = job.memory_bytes / 2**30, total / 2**30
+        raise Refusal(f"refused: the job asks for {asked_gib:.1f} GiB of memory, this machine has {total_gib:.1f} GiB")
 
 
 def total_memory_bytes() -> int:

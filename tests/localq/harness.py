@@ -112,8 +112,9 @@ class Queue:
 
     def shepherd_of(self, job_id: str) -> psutil.Process:
         folder = str(self.job_folder(job_id))
-        (shepherd,) = until(f"shepherd of {job_id}", lambda: processes_with("HPCLAB_LOCALQ_SHEPHERD", folder))
-        return shepherd
+        # the eldest: a child that it has just forked still has its environment until it becomes the script
+        found = until(f"shepherd of {job_id}", lambda: processes_with("HPCLAB_LOCALQ_SHEPHERD", folder))
+        return min(found, key=lambda process: process.pid)
 
     def processes_of(self, job_id: str) -> list[psutil.Process]:
         return processes_with("HPCLAB_LOCALQ_JOB", str(self.job_folder(job_id)))

@@ -77,7 +77,7 @@ def test_fifty_jobs_submitted_at_once_all_run(a_queue):
     ("options", "evidence"),
     [
         ({"cores": 9, "slots": 8}, ["9 cores", "8 slots"]),
-        ({"memory": 10**17}, [str(10**17), "bytes of memory, there are "]),
+        ({"memory": 10**17}, [f"{10**17 / 2**30:.1f} GiB of memory, this machine has "]),
         ({"output": "no/such/folder/out"}, ["no/such/folder/out"]),
     ],
 )
