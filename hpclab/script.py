@@ -33,11 +33,9 @@ def job_script(
         "",
         f"hpclab_session={shlex.quote(folder.path)}",
         f"hpclab_started={shlex.quote(started)}",
-        f"export HPCLAB_SESSION={shlex.quote(folder.name)}",
+        f"export HPCLAB_SESSION={shlex.quote(folder.name)} HPCLAB_SCRATCH=",
         f'export HPCLAB_JOB_ID="{batch.JOB_ID}" HPCLAB_JOB_END_TIME="{end_time}"',
-        _HEAD,
-        _MAIN_ENDS if record.role == "main" else _WORKER_ENDS,
-        _ENDS_WITH_SIGNAL,
+        _HEAD + _ENDED + (_OVER if record.role == "main" else "") + _ENDS,
         *(["", "# prologue", *prologue] if prologue else []),
         *([_AS_UNDER_A_NANNY] if record.role == "worker" else []),
         "",
@@ -56,21 +54,29 @@ hpclab_event() {
     printf '{"time": %s, %s}\n' "${now/,/.}" "$1" >>"$hpclab_session/events/$HPCLAB_JOB_ID.jsonl"
 }
 hpclab_event "$hpclab_started, \"node\": \"$(hostname)\""
+"""
+
 # the batch system forgets a finished job within minutes; these files do not
-hpclab_exited() { hpclab_event "\"event\": \"exited\", \"exit_status\": $1"; }"""
+_ENDED = r"""hpclab_ended() {
+    hpclab_event "\"event\": \"exited\", \"exit_status\": $1"
+    rm -rf "$HPCLAB_SCRATCH"
+"""
 
-_MAIN_ENDS = r"""hpclab_over() { [ -e "$hpclab_session/over" ] || echo "its main job ended" >"$hpclab_session/over"; }
-trap 'hpclab_status=$?; hpclab_exited "$hpclab_status"; hpclab_over; exit "$hpclab_status"' EXIT"""
+_OVER = r"""    [ -e "$hpclab_session/over" ] || echo "its main job ended" >"$hpclab_session/over"
+"""
 
-_WORKER_ENDS = r"""trap 'hpclab_status=$?; hpclab_exited "$hpclab_status"; exit "$hpclab_status"' EXIT"""
+_ENDS = r"""    exit "$1"
+}
+trap 'hpclab_ended $?' EXIT
+trap 'exit 143' TERM INT USR1 USR2
+# ours alone: in a scratch folder that others could have made before us they could change what Dask writes there
+HPCLAB_SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/hpclab-XXXXXXXX") || exit 40"""
 
 # here, since the C library reads the last one when a process starts; a prologue may know better
 _AS_UNDER_A_NANNY = r"""
 # as Dask's nanny sets them: a worker runs a task per thread already
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MKL_NUM_THREADS=${MKL_NUM_THREADS:-1}
 export OPENBLAS_NUM_THREADS=${OPENBLAS_NUM_THREADS:-1} MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-65536}"""
-
-_ENDS_WITH_SIGNAL = "trap 'exit 143' TERM INT USR1 USR2"
 
 _PROGRAM_HEARS_SIGNAL = """\
 # from here on a signal is the program's to hear; this shell waits for it and writes how it ended

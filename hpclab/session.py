@@ -259,10 +259,20 @@ class Session:
             submitted = Event(time=job.submit_time, what="submitted", details={"queue": self._record.system})
             events = [submitted, *events]
         failed = job.status.state is JobState.FAILED
-        return Story(job=job, events=tuple(events), log_tail=self.log(job.job_id, lines=15) if failed else "")
+        return Story(
+            job=job,
+            events=tuple(events),
+            log_tail=self._log_of_failure(job.job_id, lines=15) if failed else "",
+        )
 
     def log(self, job_id: str = "", *, lines: int = 50) -> str:
         return self._store.log(self.name, job_id or self.job().job_id, lines=lines)
+
+    def _log_of_failure(self, job_id: str, *, lines: int) -> str:
+        """The last lines up to the job's own word about its end; after that only the tear-down talks."""
+        text = self.log(job_id, lines=FOLLOW_LINES).splitlines()
+        said = [number for number, line in enumerate(text) if line.startswith(("hpclab: ending", "hpclab: failed"))]
+        return "\n".join(text[: said[0] + 1 if said else None][-lines:])
 
     def log_lines(self, job_id: str = "", *, lines: int, follow: bool) -> Iterator[str]:
         """The end of a log, and, if asked to, what comes after, until the job has ended."""
@@ -320,7 +330,7 @@ class Session:
     def _raise_ended(self, job_id: str) -> None:
         """Once more, when the job is quite gone, for by then it has said why."""
         job = self._gone([job_id], within_s=CANCEL_GRACE_S).get(job_id) or self.job(job_id)
-        tail = "\n".join(f"    {line}" for line in self.log(job_id, lines=12).splitlines())
+        tail = "\n".join(f"    {line}" for line in self._log_of_failure(job_id, lines=12).splitlines())
         raise JobEnded(
             f"the main job {job_id} ended before JupyterLab was up: {job.status.reason or job.status.state.value}\n"
             f"  the last lines of its log:\n{tail or '    (empty)'}\n"

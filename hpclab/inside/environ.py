@@ -31,8 +31,8 @@ RANK_ONLY = {
     "DASK_DISTRIBUTED__WORKER__HTTP__ROUTES": "[]",
 }
 
-LINES = ("HPCLAB_FOLDER", "HPCLAB_SUPERVISOR", "HPCLAB_JUPYTER")
-"""The session's folder, and the unix sockets that the processes of a main job hold each other by."""
+SHARED = ("HPCLAB_FOLDER", "HPCLAB_SUPERVISOR", "HPCLAB_JUPYTER", "HPCLAB_SCRATCH")
+"""What the processes of a main job share: folders, and the unix sockets that they hold each other by."""
 
 
 AS_UNDER_A_NANNY = {
@@ -44,14 +44,19 @@ AS_UNDER_A_NANNY = {
 """What Dask's nanny sets: a worker runs a task per thread already, and gives memory back to the system early."""
 
 
+def worker_environment(base: Mapping[str, str], folder: SessionFolder) -> dict[str, str]:
+    """For processes of Dask's own: what they spill goes into the job's scratch folder, which is ours alone."""
+    return {**AS_UNDER_A_NANNY, **base, **dask_tls(folder), "DASK_TEMPORARY_DIRECTORY": base["HPCLAB_SCRATCH"]}
+
+
 def rank_environment(base: Mapping[str, str], folder: SessionFolder, *, one_node: bool) -> dict[str, str]:
     """For the ranks of dask-mpi, which find the session's folder in it."""
     # ranks of one node need no network for MPI, and so no port that others could knock at
     shared_memory = {"UCX_TLS": "sm,self"} if one_node else {}
-    return {**AS_UNDER_A_NANNY, **base, **dask_tls(folder), **RANK_ONLY, **shared_memory}
+    return {**worker_environment(base, folder), **RANK_ONLY, **shared_memory}
 
 
 def notebook_environment(base: Mapping[str, str], folder: SessionFolder, scheduler_address: str) -> dict[str, str]:
     """For JupyterLab and all that it starts: a plain `Client()` connects to the session."""
-    kept = {key: value for key, value in without_mpi(dict(base)).items() if key not in LINES}
+    kept = {key: value for key, value in without_mpi(dict(base)).items() if key not in SHARED}
     return {**kept, **dask_tls(folder), "DASK_SCHEDULER_ADDRESS": scheduler_address}

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import Process
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
             loop.add_signal_handler(number, self.end, JobExit.TERMINATED)
-        with tempfile.TemporaryDirectory(prefix="hpclab-") as private:
+        with _folder_for_sockets() as private:
             line = f"{private}/supervisor"
             server = await asyncio.start_unix_server(self.greet, line)
             try:
@@ -201,6 +202,17 @@ class Supervisor:
             except TimeoutError:
                 os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
+
+
+@contextlib.contextmanager
+def _folder_for_sockets() -> Iterator[str]:
+    """The job's scratch folder; where its path is too long for a socket's, one in /tmp."""
+    scratch = os.environ["HPCLAB_SCRATCH"]
+    if len(scratch) < 90:
+        yield scratch
+    else:
+        with tempfile.TemporaryDirectory(prefix="hpclab-", dir="/tmp") as private:
+            yield private
 
 
 def _environment() -> dict[str, str]:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from hpclab.folder import SessionFolder
-from hpclab.inside.environ import dask_tls
+from hpclab.inside.environ import worker_environment
 from hpclab.inside.plan import interface_name
 from hpclab.inside.report import report
 from hpclab.job import JobExit
@@ -34,7 +34,7 @@ def main() -> int:
     folder, job_id = given.folder, os.environ["HPCLAB_JOB_ID"]
     os.umask(0o077)
     # before Dask is imported, for it reads its settings then
-    os.environ.update(dask_tls(folder))
+    os.environ.update(worker_environment(os.environ, folder))
     # thousands of objects that stay: looking through them for garbage takes time, and memory that forks would share
     gc.disable()
     try:

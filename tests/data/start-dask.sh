@@ -7,7 +7,7 @@
 
 hpclab_session=/home/ada/.hpclab/sessions/calm-otter
 hpclab_started='"event": "started", "role": "main", "workers": 3, "cores": 2, "memory_bytes": 2147483648, "walltime_s": 3600'
-export HPCLAB_SESSION=calm-otter
+export HPCLAB_SESSION=calm-otter HPCLAB_SCRATCH=
 export HPCLAB_JOB_ID="$HPCLAB_LOCALQ_JOB_ID" HPCLAB_JOB_END_TIME="$HPCLAB_LOCALQ_END_TIME"
 umask 077
 exec >>"$hpclab_session/logs/$HPCLAB_JOB_ID.log" 2>&1 </dev/null || exit 40
@@ -16,11 +16,16 @@ hpclab_event() {
     printf '{"time": %s, %s}\n' "${now/,/.}" "$1" >>"$hpclab_session/events/$HPCLAB_JOB_ID.jsonl"
 }
 hpclab_event "$hpclab_started, \"node\": \"$(hostname)\""
-# the batch system forgets a finished job within minutes; these files do not
-hpclab_exited() { hpclab_event "\"event\": \"exited\", \"exit_status\": $1"; }
-hpclab_over() { [ -e "$hpclab_session/over" ] || echo "its main job ended" >"$hpclab_session/over"; }
-trap 'hpclab_status=$?; hpclab_exited "$hpclab_status"; hpclab_over; exit "$hpclab_status"' EXIT
+hpclab_ended() {
+    hpclab_event "\"event\": \"exited\", \"exit_status\": $1"
+    rm -rf "$HPCLAB_SCRATCH"
+    [ -e "$hpclab_session/over" ] || echo "its main job ended" >"$hpclab_session/over"
+    exit "$1"
+}
+trap 'hpclab_ended $?' EXIT
 trap 'exit 143' TERM INT USR1 USR2
+# ours alone: in a scratch folder that others could have made before us they could change what Dask writes there
+HPCLAB_SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/hpclab-XXXXXXXX") || exit 40
 
 # prologue
 module load python

@@ -15,6 +15,7 @@ JOB = {
     "PATH": "/bin",
     "HPCLAB_SESSION": "calm-otter",
     "HPCLAB_JOB_ID": "17",
+    "HPCLAB_SCRATCH": "/tmp/hpclab-x",
     "HPCLAB_FOLDER": HERE.path,
     "HPCLAB_SUPERVISOR": "/tmp/x/supervisor",
     "HPCLAB_JUPYTER": "/tmp/x/jupyter",
@@ -66,7 +67,7 @@ def test_a_rank_keeps_what_its_launcher_and_its_supervisor_say():
 
 @pytest.mark.parametrize(("one_node", "told"), [(True, "sm,self"), (False, None)])
 def test_ranks_of_one_node_need_no_network(one_node, told):
-    assert rank_environment({}, HERE, one_node=one_node).get("UCX_TLS") == told
+    assert rank_environment({"HPCLAB_SCRATCH": "/tmp/hpclab-x"}, HERE, one_node=one_node).get("UCX_TLS") == told
 
 
 def test_a_notebook_connects_to_the_session():
