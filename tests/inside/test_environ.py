@@ -8,7 +8,7 @@ import sys
 import pytest
 from fixtures import folder
 
-from hpclab.inside.environ import LINES, RANK_ONLY, dask_tls, notebook_environment, rank_environment
+from hpclab.inside.environ import SHARED, RANK_ONLY, dask_tls, notebook_environment, rank_environment
 
 HERE = folder()
 JOB = {
@@ -79,7 +79,7 @@ def test_a_notebook_connects_to_the_session():
 def test_a_notebook_knows_its_session_but_neither_the_launcher_nor_the_supervisors_lines():
     env = notebook_environment(JOB, HERE, "tls://10.0.0.1:4000")
     assert (env["PATH"], env["HPCLAB_SESSION"]) == ("/bin", "calm-otter")
-    assert not {"PMI_RANK", "OMPI_COMM_WORLD_RANK", *LINES} & set(env)
+    assert not {"PMI_RANK", "OMPI_COMM_WORLD_RANK", *SHARED} & set(env)
 
 
 def test_what_was_given_is_left_alone():
