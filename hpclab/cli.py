@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -125,14 +126,29 @@ def start(name: str, as_json: bool, **given: Any) -> None:
     it is interrupted.
     """
     settings = _settings(**given)
-    session = Session.start(_host(), settings, name=name, notebook_dir=os.getcwd())
-    with _interruptible(session):
-        _follow(session, settings.start_timeout_s)
+    with _interrupts_held_back() as let_through:
+        session = Session.start(_host(), settings, name=name, notebook_dir=os.getcwd())
+        with _interruptible(session):
+            let_through()
+            _follow(session, settings.start_timeout_s)
     described = session.describe_with_secrets()
     if as_json:
         _print_json(described)
     else:
         _console().print(connection_text(described), markup=False)
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[Callable[[], object]]:
+    """Ctrl-C waits, also for the command that submits, until we can say what has become of the job."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield lambda: None
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
