@@ -16,7 +16,7 @@ import click
 
 from hpclab import __version__
 from hpclab.config import Setting, Settings, config_files, load
-from hpclab.errors import HpclabError
+from hpclab.errors import ConfigError, HpclabError
 from hpclab.hosts.local import LocalHost
 from hpclab.session import Session
 from hpclab.show import (
@@ -80,6 +80,13 @@ def _load(given: dict[str, Any]) -> tuple[Settings, list[Setting]]:
     return load(os.environ, config_files(os.environ), given)
 
 
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise ConfigError("the folder that you are in is gone\ncd to another one, and say it again") from error
+
+
 def _host() -> LocalHost:
     return LocalHost(os.environ)
 
@@ -127,7 +134,7 @@ def start(name: str, as_json: bool, **given: Any) -> None:
     """
     settings = _settings(**given)
     with _interrupts_held_back() as let_through:
-        session = Session.start(_host(), settings, name=name, notebook_dir=os.getcwd())
+        session = Session.start(_host(), settings, name=name, notebook_dir=_here())
         with _interruptible(session):
             let_through()
             _follow(session, settings.start_timeout_s)
@@ -306,7 +313,7 @@ def script(which: str, name: str, **given: Any) -> None:
     """Print a job script, and submit nothing."""
     if which == "add-worker":
         given["worker_walltime"] = given.pop("walltime")
-    session = Session.planned(_host(), _settings(**given), name=name, notebook_dir=os.getcwd())
+    session = Session.planned(_host(), _settings(**given), name=name, notebook_dir=_here())
     click.echo(session.start_script() if which == "start" else session.worker_script(), nl=False)
 
 

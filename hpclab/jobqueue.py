@@ -38,7 +38,7 @@ class JobQueue:
     def status(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:
         """Every job asked for; those that the batch system does not know or could not be asked about are UNKNOWN."""
         wanted = frozenset(job_ids)
-        if wanted and (time.monotonic() - self._asked > self._fresh_s or wanted != self._ids):
+        if wanted and (time.monotonic() - self._asked > self._fresh_s or not wanted <= self._ids):
             self._known = self._ask(job_ids)
             self._asked, self._ids = time.monotonic(), wanted
         return {job_id: self._known.get(job_id) or _unknown(job_id, "") for job_id in job_ids}

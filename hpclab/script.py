@@ -70,7 +70,7 @@ _ENDS = r"""    exit "$1"
 trap 'hpclab_ended $?' EXIT
 trap 'exit 143' TERM INT USR1 USR2
 # ours alone: in a scratch folder that others could have made before us they could change what Dask writes there
-HPCLAB_SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/hpclab-XXXXXXXX") || exit 40"""
+HPCLAB_SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/hpclab-XXXXXXXX" || mktemp -d /tmp/hpclab-XXXXXXXX) || exit 40"""
 
 # here, since the C library reads the last one when a process starts; a prologue may know better
 _AS_UNDER_A_NANNY = r"""

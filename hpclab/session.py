@@ -5,21 +5,22 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hpclab.batch import BATCH_SYSTEMS, parse_queue
 from hpclab.config import Settings
 from hpclab.credentials import new_credentials
-from hpclab.errors import HpclabError, JobEnded, NoSuchJob, NoSuchSession, NotRunning, TookTooLong
+from hpclab.errors import HpclabError, JobEnded, NoSuchJob, NoSuchSession, NotRunning, StoreError, TookTooLong
 from hpclab.event import Event
 from hpclab.folder import SessionFolder
 from hpclab.hosts import Host
-from hpclab.job import Chunk, JobRecord, JobSpec, JobState
+from hpclab.job import Chunk, JobRecord, JobSpec, JobState, JobStatus
 from hpclab.jobqueue import JobQueue
 from hpclab.names import check_name, new_name
 from hpclab.script import job_script
-from hpclab.store import SessionRecord, Store
+from hpclab.store import Jobs, SessionRecord, Store
 from hpclab.view import JobView, SessionView, session_state, true_status, unreadable, workers_by_job
 
 ALIVE = ("queued", "held", "starting", "running", "unknown")
@@ -72,7 +73,7 @@ class Session:
     def start(host: Host, settings: Settings, *, name: str = "", notebook_dir: str) -> Session:
         """Make the folder and its scripts, and submit the main job. When that fails, nothing is left."""
         store = Store(host, settings)
-        record = _new_record(store, settings, name=name, notebook_dir=notebook_dir)
+        record = _new_record(store, settings, host.name, name=name, notebook_dir=notebook_dir)
         session = Session(host, store, record)
         scripts = {
             session.folder.start_script: session.start_script(),
@@ -80,18 +81,27 @@ class Session:
         }
         store.make(record, new_credentials(record.name), scripts)
         try:
-            job_id = session._queue.submit(session.folder.start_script)
+            session._submit(session.folder.start_script, session._main_record())
         except BaseException:
             store.remove(record.name)
             raise
-        store.add_job(record.name, job_id, session._main_record(), time.time())
         return session
+
+    def _submit(self, script: str, record: JobRecord) -> str:
+        """A job's id. One that we cannot record is cancelled again, for nobody would find it."""
+        job_id = self._queue.submit(script)
+        try:
+            self._store.add_job(self.name, job_id, record, time.time())
+        except BaseException:
+            self._queue.cancel([job_id])
+            raise
+        return job_id
 
     @staticmethod
     def planned(host: Host, settings: Settings, *, name: str = "", notebook_dir: str) -> Session:
         """A session that is only thought of: its scripts can be looked at."""
         store = Store(host, settings)
-        return Session(host, store, _new_record(store, settings, name=name, notebook_dir=notebook_dir))
+        return Session(host, store, _new_record(store, settings, host.name, name=name, notebook_dir=notebook_dir))
 
     @staticmethod
     def open(host: Host, settings: Settings, name: str) -> Session:
@@ -123,12 +133,19 @@ class Session:
         """Every session and what it looks like, the oldest first; None for one that cannot be read."""
         store = Store(host, settings)
         found: list[tuple[Session | None, SessionView]] = []
+        queues: dict[str, JobQueue] = {}
+        opened: list[tuple[Session, Jobs]] = []
         for name in store.names():
             try:
                 session = Session(host, store, store.session(name))
-                found.append((session, session.view()))
+                # sessions of one batch system share one queue, and so one question about all their jobs
+                session._queue = queues.setdefault(session._record.system, session._queue)
+                opened.append((session, store.jobs(name)))
             except HpclabError as error:
                 found.append((None, unreadable(name, store.folder(name).path, str(error).splitlines()[0])))
+        for system, queue in queues.items():
+            queue.status([job for session, jobs in opened if session._asks(system) for job in jobs])
+        found += [(session, session._view(jobs)) for session, jobs in opened]
         return sorted(found, key=lambda pair: pair[1].created)
 
     # the scripts
@@ -208,17 +225,35 @@ class Session:
     # what it looks like
 
     def view(self) -> SessionView:
-        jobs = self._store.jobs(self.name)
-        statuses = self._queue.status(list(jobs))
-        true = {job_id: true_status(statuses[job_id], events) for job_id, (_, _, events) in jobs.items()}
-        main_id = next((job_id for job_id, (record, _, _) in jobs.items() if record.role == "main"), "")
+        return self._view(self._store.jobs(self.name))
+
+    def _asks(self, system: str) -> bool:
+        """Whether this session's jobs are to be asked about here."""
+        is_here = self._record.system != "local" or self._record.host in ("", self._host.name)
+        return self._record.system == system and is_here
+
+    def _statuses(self, jobs: Jobs) -> dict[str, JobStatus]:
+        if self._asks(self._record.system):
+            return self._queue.status(list(jobs))
+        reason = f"it is on {self._record.host}: ask there"
+        return {job_id: JobStatus(job_id=job_id, state=JobState.UNKNOWN, reason=reason) for job_id in jobs}
+
+    def _check_here(self) -> None:
+        if not self._asks(self._record.system):
+            raise NotRunning(f"the session {self.name} is on {self._record.host}\nsay this there")
+
+    def _view(self, jobs: Jobs) -> SessionView:
+        statuses = self._statuses(jobs)
+        over = self._store.over(self.name)
+        true = {job_id: true_status(statuses[job_id], events, over=over) for job_id, (_, _, events) in jobs.items()}
+        # the last one: start-dask.sh may have been submitted again by hand
+        main_id = next((job_id for job_id, (record, _, _) in reversed(jobs.items()) if record.role == "main"), "")
         connection = self._store.connection(self.name)
         if connection is not None and connection.job_id != main_id:
             connection = None  # left over from something else
-        over = self._store.over(self.name)
         state, reason = session_state(true.get(main_id), connected=connection is not None, over=over)
         is_up = state in ("running", "unknown")
-        joined = workers_by_job([entry.name for entry in self._store.roster(self.name)] if is_up else [], jobs)
+        joined = workers_by_job(self._store.roster(self.name) if is_up else [], jobs)
         return SessionView(
             name=self.name,
             queue=":".join(filter(None, (self._record.system, self._record.partition))),
@@ -250,7 +285,7 @@ class Session:
             if job.job_id == job_id or (not job_id and job is view.main):
                 return job
         known = ", ".join(job.job_id for job in view.jobs) or "none"
-        raise NoSuchJob(f"the session {self.name} has no job {job_id!r}\njobs: {known}")
+        raise NoSuchJob(f"the session {self.name} has no {f'job {job_id!r}' if job_id else 'main job'}\njobs: {known}")
 
     def why(self, job_id: str = "") -> Story:
         job = self.job(job_id)
@@ -266,28 +301,30 @@ class Session:
         )
 
     def log(self, job_id: str = "", *, lines: int = 50) -> str:
-        return self._store.log(self.name, job_id or self.job().job_id, lines=lines)
+        return self._store.log(self.name, job_id or self.job().job_id, lines=lines)[0]
 
     def _log_of_failure(self, job_id: str, *, lines: int) -> str:
         """The last lines up to the job's own word about its end; after that only the tear-down talks."""
         text = self.log(job_id, lines=FOLLOW_LINES).splitlines()
         said = [number for number, line in enumerate(text) if line.startswith(("hpclab: ending", "hpclab: failed"))]
-        return "\n".join(text[: said[0] + 1 if said else None][-lines:])
+        return "\n".join(text[: said[-1] + 1 if said else None][-lines:])
 
     def log_lines(self, job_id: str = "", *, lines: int, follow: bool) -> Iterator[str]:
         """The end of a log, and, if asked to, what comes after, until the job has ended."""
         job_id = self.job(job_id).job_id
-        shown = self.log(job_id, lines=lines)
-        yield shown
+        text, offset = self._store.log(self.name, job_id, lines=lines)
+        yield text
+        has_ended = False
         while follow:
-            time.sleep(0.5)
-            text = self.log(job_id, lines=FOLLOW_LINES)
-            new = text[text.rfind(shown[-200:]) + len(shown[-200:]) :].lstrip("\n") if shown else text
-            if new:
-                yield new
-                shown = text
-            elif self.job(job_id).status.state.is_final:
+            text, offset = self._store.log_from(self.name, job_id, offset)
+            if text:
+                yield text.removesuffix("\n")
+            elif has_ended:
                 return
+            else:
+                # one more look after the end, for what was written meanwhile
+                has_ended = self.job(job_id).status.state.is_final
+                time.sleep(0 if has_ended else 0.5)
 
     # what changes it
 
@@ -302,16 +339,18 @@ class Session:
 
         The time limit counts from when the job runs: a queue may take as long as it takes.
         """
-        running_since, asked, last = None, 0.0, ""
+        running_since, asked = None, 0.0
+        told: set[str] = set()
         main = self.job()
         job_id, begin = main.job_id, main.submit_time or time.time()
         while True:
             now = time.time()
+            # before the events, so that those that led to it are told
+            connection = self._store.connection(self.name)
             phases = _phases(self._store.events(self.name, job_id), begin)
             running_since = running_since or (now if phases else None)
-            yield from (phase for phase in phases if phase.what not in last)
-            last += "".join(phase.what for phase in phases)
-            connection = self._store.connection(self.name)
+            yield from (phase for phase in phases if phase.what not in told)
+            told |= {phase.what for phase in phases}
             if connection is not None and connection.job_id == job_id:
                 return
             if now - asked > ASK_EVERY_S:
@@ -339,15 +378,14 @@ class Session:
 
     def add_worker(self, record: JobRecord, count: int = 1) -> list[str]:
         """Submit `count` worker jobs; their ids. What was submitted before one is refused stays."""
+        self._check_here()
         view = self.view()
         if view.state not in ALIVE:
             raise NotRunning(_not_running(view))
         script = self._written(record)
         submitted = []
         for _ in range(count):
-            job_id = self._queue.submit(script)
-            self._store.add_job(self.name, job_id, record, time.time())
-            submitted.append(job_id)
+            submitted.append(self._submit(script, record))
         return submitted
 
     def _written(self, record: JobRecord) -> str:
@@ -361,6 +399,7 @@ class Session:
 
     def remove_worker(self, job_id: str) -> str:
         """Let the workers of a job hand over their data and leave, then see that the job is gone. What was done."""
+        self._check_here()
         job = self.job(job_id)
         if job.record.role == "main":
             raise NotRunning(
@@ -374,12 +413,17 @@ class Session:
             if job_id in self._gone([job_id], within_s=min(max(left_s, 1), 2 * CANCEL_GRACE_S)):
                 return f"job {job_id} handed over its data and left"
         self._queue.cancel([job_id])
-        self._gone([job_id], within_s=CANCEL_GRACE_S)
+        if not self._gone([job_id], within_s=CANCEL_GRACE_S):
+            raise TookTooLong(_not_gone([job_id], self.name))
         return f"job {job_id} was {'told to end' if job.joined else 'cancelled'}"
 
     def stop(self) -> list[JobView]:
         """Cancel every job, also those still queued, and wait for them to be gone. Those that were cancelled."""
-        self._store.write(self.folder.over, f"stopped at {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        self._check_here()
+        if not self._store.over(self.name):
+            # a full disk must not keep a session running
+            with suppress(StoreError):
+                self._store.write(self.folder.over, f"stopped at {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
         cancelled: dict[str, JobView] = {}
         # again, for an `add-worker` in another terminal may have come between
         while alive := [
@@ -393,10 +437,7 @@ class Session:
                 for job_id in cancelled
                 if job_id not in gone and cancelled[job_id].status.state is not JobState.UNKNOWN
             ]:
-                raise TookTooLong(
-                    f"cancelled, but not gone after {CANCEL_GRACE_S} s: {', '.join(late)}\n"
-                    f"look again with `hpclab status {self.name}`, or say `hpclab stop {self.name}` again"
-                )
+                raise TookTooLong(_not_gone(late, self.name))
         return list(cancelled.values())
 
     def _gone(self, job_ids: list[str], *, within_s: float) -> dict[str, JobView]:
@@ -410,18 +451,26 @@ class Session:
             time.sleep(0.2)
 
 
+def _not_gone(job_ids: list[str], name: str) -> str:
+    return (
+        f"cancelled, but not gone after {CANCEL_GRACE_S} s: {', '.join(job_ids)}\n"
+        f"look again with `hpclab status {name}`, or say it again"
+    )
+
+
 def _not_running(view: SessionView) -> str:
     reason = f": {view.reason}" if view.reason else ""
     return f"the session {view.name} is not running but {view.state}{reason}\nstart a new one with `hpclab start`"
 
 
-def _new_record(store: Store, settings: Settings, *, name: str, notebook_dir: str) -> SessionRecord:
+def _new_record(store: Store, settings: Settings, host_name: str, *, name: str, notebook_dir: str) -> SessionRecord:
     system, partition = parse_queue(settings.queue)
     return SessionRecord(
         name=check_name(name) if name else new_name(set(store.names())),
         created=time.time(),
         system=system,
         partition=partition,
+        host=host_name,
         settings=replace(settings, notebook_dir=settings.notebook_dir or notebook_dir),
     )
 

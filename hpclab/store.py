@@ -13,7 +13,7 @@ from hpclab.batch import BATCH_SYSTEMS
 from hpclab.config import Settings
 from hpclab.connection import Connection, parse_token
 from hpclab.credentials import Credentials
-from hpclab.errors import HpclabError, NoSuchSession, SessionExists, StoreError, UnreadableOutput
+from hpclab.errors import NoSuchSession, SessionExists, StoreError, UnreadableOutput
 from hpclab.event import Event, from_lines
 from hpclab.folder import SessionFolder
 from hpclab.hosts import Host
@@ -28,6 +28,8 @@ class SessionRecord:
     created: float
     system: str
     partition: str
+    host: str
+    """Where it was made. The job ids of `local` mean something there alone, though homes are shared."""
     settings: Settings
 
     def to_text(self) -> str:
@@ -46,6 +48,7 @@ class SessionRecord:
             created=float(given["created"]),
             system=given["system"],
             partition=str(given["partition"]),
+            host=str(given.get("host", "")),
             settings=_settings(given["settings"], defaults),
         )
 
@@ -65,13 +68,10 @@ def _settings(given: dict[str, Any], defaults: Settings) -> Settings:
     return Settings(**values)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RosterEntry:
-    """One worker that the Dask scheduler has."""
+LONG_LINE_BYTES = 2000
 
-    name: str
-    nthreads: int
-    memory_bytes: int
+Jobs = dict[str, tuple[JobRecord, float | None, list[Event]]]
+"""The jobs of a session by id: what each is, when it was submitted (unless by hand), and its events."""
 
 
 class Store:
@@ -91,14 +91,14 @@ class Store:
     def make(self, record: SessionRecord, credentials: Credentials, scripts: dict[str, str]) -> SessionFolder:
         """The folder with all that a session begins with; when anything fails, without a trace."""
         folder = self.folder(record.name)
-        try:
-            with _told(f"make the session folder {folder.path}"):
+        with _told(f"make the session folder {folder.path}"):
+            try:
                 self._host.make_folder(folder.path)
-        except FileExistsError:
-            raise SessionExists(
-                f"there is a session {record.name!r} already\n"
-                f"see it with `hpclab status {record.name}`, or choose another --name"
-            ) from None
+            except FileExistsError:
+                raise SessionExists(
+                    f"there is a session {record.name!r} already\n"
+                    f"see it with `hpclab status {record.name}`, or choose another --name"
+                ) from None
         secrets = {
             folder.token: credentials.token + "\n",
             folder.ca: credentials.ca_pem,
@@ -142,13 +142,13 @@ class Store:
         with _told(f"record job {job_id}, which was submitted,"):
             self._host.write(path, json.dumps({**record.to_dict(), "submit_time": submit_time}) + "\n")
 
-    def jobs(self, name: str) -> dict[str, tuple[JobRecord, float | None, list[Event]]]:
+    def jobs(self, name: str) -> Jobs:
         """Every job by its id: those that we submitted, and those that recorded themselves when they started."""
         folder = self.folder(name)
         with _told(f"list the jobs of {name}"):
             submitted = [n.removesuffix(".json") for n in self._host.names(folder.jobs) if n.endswith(".json")]
             started = [n.removesuffix(".jsonl") for n in self._host.names(folder / "events") if n.endswith(".jsonl")]
-        found = {}
+        found: Jobs = {}
         for job_id in sorted({*submitted, *started}, key=_by_number):
             events = self.events(name, job_id) if job_id in started else []
             told = [self._json(folder.job(job_id))] if job_id in submitted else []
@@ -173,16 +173,11 @@ class Store:
         except UnreadableOutput:
             return None
 
-    def roster(self, name: str) -> list[RosterEntry]:
-        found = []
+    def roster(self, name: str) -> list[str]:
+        """The names of the workers that the Dask scheduler has."""
         workers = self._json(self.folder(name).roster).get("workers")
-        for given in workers if isinstance(workers, list) else []:
-            try:
-                nthreads, memory_bytes = int(given["nthreads"]), int(given["memory_bytes"] or 0)
-                found.append(RosterEntry(name=str(given["name"]), nthreads=nthreads, memory_bytes=memory_bytes))
-            except (KeyError, TypeError, ValueError):
-                continue
-        return found
+        given = workers if isinstance(workers, list) else []
+        return [str(worker["name"]) for worker in given if isinstance(worker, dict) and "name" in worker]
 
     def token(self, name: str) -> str:
         with _told("read the session's token"):
@@ -196,11 +191,16 @@ class Store:
         with _told(f"write {path}"):
             self._host.write(path, text, mode=mode)
 
-    def log(self, name: str, job_id: str, *, lines: int) -> str:
+    def log(self, name: str, job_id: str, *, lines: int) -> tuple[str, int]:
+        """The last lines of a job's log, and the offset from where it goes on."""
+        text, offset = self.log_from(name, job_id, -LONG_LINE_BYTES * lines)
+        return "\n".join(text.splitlines()[-lines:]), offset
+
+    def log_from(self, name: str, job_id: str, offset: int) -> tuple[str, int]:
         try:
-            return self._host.tail(self.folder(name).log(job_id), lines=lines)
+            return self._host.read_from(self.folder(name).log(job_id), offset)
         except OSError:
-            return ""
+            return "", 0
 
     def _text(self, path: str) -> str:
         """Empty when there is none."""
@@ -224,16 +224,12 @@ def _by_number(job_id: str) -> tuple[int, str]:
 
 @contextmanager
 def _told(what: str) -> Iterator[None]:
-    """An OSError as a StoreError; FileExistsError goes on, for it has a meaning of its own."""
+    """An OSError as a StoreError."""
     try:
         yield
-    except FileExistsError:
-        raise
     except OSError as error:
         where = error.filename or ""
         raise StoreError(
             f"could not {what}: {error.strerror} {where}\n"
             "free some space or mend the permissions there, or set HPCLAB_HOME to another folder"
         ) from error
-    except HpclabError:
-        raise

@@ -9,7 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hpclab.connection import DASHBOARD_PORT, JUPYTER_PORT, Connection, dashboard_url, jupyter_url, tunnel_argv
+from hpclab.connection import (
+    DASHBOARD_PORT,
+    JUPYTER_PORT,
+    Connection,
+    dashboard_url,
+    job_of_worker,
+    jupyter_url,
+    tunnel_argv,
+)
 from hpclab.event import Event
 from hpclab.job import JobExit, JobRecord, JobState, JobStatus, exit_meaning
 
@@ -66,7 +74,7 @@ class SessionView:
 
     @property
     def main(self) -> JobView | None:
-        return next((job for job in self.jobs if job.record.role == "main"), None)
+        return next((job for job in reversed(self.jobs) if job.record.role == "main"), None)
 
     def describe(self, token: str = "") -> dict[str, Any]:
         """Without a token nothing secret; with it, the same and links that open."""
@@ -113,14 +121,19 @@ def unreadable(name: str, folder: str, reason: str) -> SessionView:
     )
 
 
-def true_status(status: JobStatus, events: Sequence[Event]) -> JobStatus:
-    """What the batch system says, corrected by the job's own account, which outlives its memory."""
+def true_status(status: JobStatus, events: Sequence[Event], *, over: str = "") -> JobStatus:
+    """What the batch system says, corrected by the job's own account, which outlives its memory.
+
+    `over` tells how the session ended, if it has.
+    """
     events = _last_run(events)
     exited = next((event for event in reversed(events) if event.what == "exited"), None)
     node = status.node or next((str(event.details.get("node", "")) for event in events if event.what == "started"), "")
     status = replace(status, node=node)
     if exited is None:
-        return status
+        # it never ran, and the batch system has forgotten it: it was cancelled in the queue when the session ended
+        was_cancelled = over and not events and status.state is JobState.UNKNOWN and not status.reason
+        return replace(status, state=JobState.CANCELLED) if was_cancelled else status
     told_code = exited.details.get("exit_status")
     code = told_code if isinstance(told_code, int) else 1
     told = next((e.details.get("reason") for e in reversed(events) if e.what in ("failed", "ending")), None)
@@ -169,7 +182,7 @@ def workers_by_job(names: Sequence[str], job_ids: Mapping[str, object]) -> dict[
     """How many Dask workers each job has in the scheduler."""
     counts = dict.fromkeys(job_ids, 0)
     for name in names:
-        job_id = name.rpartition("-")[0]
+        job_id = job_of_worker(name)
         if job_id in counts:
             counts[job_id] += 1
     return counts

@@ -42,7 +42,7 @@ def job_record(role: str = "worker", **changes: Any) -> JobRecord:
 
 
 def session_record(name: str = "calm-otter", **changes: Any) -> SessionRecord:
-    record = SessionRecord(name=name, created=NOON, system="local", partition="", settings=settings())
+    record = SessionRecord(name=name, created=NOON, system="local", partition="", host="", settings=settings())
     return replace(record, **changes)
 
 
@@ -75,12 +75,14 @@ def host_that_answers(*answers: tuple[int, str, str]) -> RecordingHost:
     return RecordingHost(answers)
 
 
-def with_jobs(host: RecordingHost, name: str = "calm-otter", jobs: Sequence[JobRecord] = ()) -> RecordingHost:
-    """The host with a session on it, whose jobs are numbered from 1."""
+def with_jobs(
+    host: RecordingHost, name: str = "calm-otter", jobs: Sequence[JobRecord] = (), *, first: int = 1
+) -> RecordingHost:
+    """The host with a session on it, whose jobs are numbered from `first`."""
     here = folder(name)
     host.make_folder(here.path)
     host.files[here.session] = session_record(name).to_text()
     host.files[here.token] = TOKEN + "\n"
-    for number, record in enumerate(jobs, 1):
+    for number, record in enumerate(jobs, first):
         host.files[here.job(str(number))] = json.dumps({**record.to_dict(), "submit_time": NOON})
     return host

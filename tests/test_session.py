@@ -15,6 +15,7 @@ from fixtures import (
     host_that_answers,
     job_record,
     localq_status,
+    session_record,
     settings,
     with_jobs,
 )
@@ -191,15 +192,30 @@ def test_what_is_not_there_cannot_be_opened(name):
         Session.open(with_jobs(RecordingHost(), NAME), settings(), name)
 
 
-def several(*answers) -> RecordingHost:
-    """Two sessions, whose one job is asked about in this order: bold-heron, calm-otter."""
-    host = host_that_answers(*answers)
-    for name in ("bold-heron", "calm-otter"):
-        with_jobs(host, name, [MAIN])
-    return host
+def several(heron: str, otter: str) -> RecordingHost:
+    """Two sessions, bold-heron and calm-otter, and the states of their main jobs."""
+    host = host_that_answers(localq_status(job1=heron, job2=otter))
+    with_jobs(host, "bold-heron", [MAIN], first=1)
+    return with_jobs(host, "calm-otter", [MAIN], first=2)
 
 
-RUNNING, PENDING, ENDED = (localq_status(job1=state) for state in ("RUNNING", "PENDING", "COMPLETED"))
+RUNNING, PENDING, ENDED = ("RUNNING", "PENDING", "COMPLETED")
+
+
+def test_many_sessions_are_one_question():
+    host = several(RUNNING, PENDING)
+    assert [described["state"] for described in Session.all(host, settings())] == ["starting", "queued"]
+    assert verbs(host) == ["status"]
+
+
+def test_a_local_session_of_another_machine_is_left_alone():
+    host = with_jobs(host_that_answers(localq_status(job1="RUNNING")), NAME, [MAIN])
+    host.files[HERE.session] = session_record(NAME, host="node17").to_text()
+    session = Session.open(host, settings(), NAME)
+    assert session.describe()["state"] == "unknown"
+    with pytest.raises(NotRunning, match="is on node17"):
+        session.stop()
+    assert host.commands == []
 
 
 @pytest.mark.parametrize(("answers", "name"), [((RUNNING, ENDED), "bold-heron"), ((ENDED, PENDING), "calm-otter")])
@@ -221,7 +237,7 @@ def test_who_only_looks_may_look_at_the_latest():
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "bold-heron"}', None])
 def test_a_session_that_cannot_be_read_hides_no_other(text):
-    host = several(RUNNING)
+    host = several(RUNNING, RUNNING)
     if text is None:
         del host.files[folder("bold-heron").session]
     else:
@@ -231,7 +247,7 @@ def test_a_session_that_cannot_be_read_hides_no_other(text):
 
 
 def test_a_session_of_a_batch_system_that_we_do_not_know_hides_no_other():
-    host = several(RUNNING)
+    host = several(RUNNING, RUNNING)
     path = folder("bold-heron").session
     host.files[path] = host.files[path].replace('"system": "local"', '"system": "dream"')
     found = {described["name"]: described["state"] for described in Session.all(host, settings())}
@@ -409,7 +425,8 @@ def test_the_main_job_is_not_removed(a_session):
 
 
 def test_a_worker_job_that_has_not_joined_is_cancelled(a_session):
-    session, host = a_session(localq_status(job1="RUNNING", job2="PENDING"))
+    gone = localq_status(job1="RUNNING", job2="CANCELLED")
+    session, host = a_session(localq_status(job1="RUNNING", job2="PENDING"), (0, "", ""), gone)
     assert session.remove_worker("2") == "job 2 was cancelled"
     assert ("python", "-m", "hpclab.localq", "cancel", "2") in host.commands
 

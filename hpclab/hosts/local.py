@@ -14,8 +14,6 @@ from pathlib import Path
 from hpclab.errors import CommandMissing, TookTooLong
 from hpclab.hosts import Result
 
-LONG_LINE_BYTES = 2000
-
 
 class LocalHost:
     """Runs commands and touches files here; `env` is the user's environment."""
@@ -44,18 +42,18 @@ class LocalHost:
     def read(self, path: str) -> str:
         return Path(path).read_text(encoding="utf-8", errors="replace")
 
-    def tail(self, path: str, *, lines: int) -> str:
+    def read_from(self, path: str, offset: int) -> tuple[str, int]:
         with open(path, "rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - LONG_LINE_BYTES * lines))
-            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size + offset) if offset < 0 else offset)
+            return file.read().decode(errors="replace"), file.tell()
 
     def write(self, path: str, text: str, *, mode: int = 0o600) -> None:
         """Whole or not at all: written beside, then renamed."""
         temporary = str(Path(path).with_name(f".{Path(path).name}.{self.name}.{os.getpid()}"))
         try:
             with open(
-                os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode),
+                os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode),
                 "w",
                 encoding="utf-8",
                 errors="surrogateescape",

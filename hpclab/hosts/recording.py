@@ -32,8 +32,9 @@ class RecordingHost:
         except KeyError:
             raise FileNotFoundError(path) from None
 
-    def tail(self, path: str, *, lines: int) -> str:
-        return "\n".join(self.read(path).splitlines()[-lines:])
+    def read_from(self, path: str, offset: int) -> tuple[str, int]:
+        data = self.read(path).encode()
+        return data[max(0, len(data) + offset) if offset < 0 else offset :].decode(), len(data)
 
     def write(self, path: str, text: str, *, mode: int = 0o600) -> None:
         self.files[path] = text

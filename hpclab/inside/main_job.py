@@ -91,7 +91,8 @@ class Supervisor:
         return how
 
     async def start(self, line: str, jupyter_line: str) -> None:
-        for stale in (self.plan.folder.scheduler, self.plan.folder.connection, self.plan.folder.roster):
+        folder = self.plan.folder
+        for stale in (folder.over, folder.scheduler, folder.connection, folder.roster):
             withdraw(stale)
         # first on PATH, so that `hpclab` and `python` in JupyterLab's terminals are the job's own
         bin_folder = str(Path(sys.executable).parent)
@@ -110,10 +111,10 @@ class Supervisor:
         jupyter = [sys.executable, "-P", "-m", "hpclab.inside.jupyter", self.plan.folder.path]
         await self.spawn([*jupyter, "--root-dir", self.root_dir, "--ip", ip], env, "jupyter")
         mpiexec = _find_mpiexec(self.mpiexec)
-        version = subprocess.run([*mpiexec, "--version"], capture_output=True, text=True, check=False)
+        version = _version_of(mpiexec)
         argv = launcher_argv(
             mpiexec,
-            version.stdout + version.stderr,
+            version,
             ranks=self.plan.ranks,
             program=dask_mpi_argv(self.plan, sys.executable),
         )
@@ -194,14 +195,20 @@ class Supervisor:
         for line in self.lines:
             line.close()
         for process in self.processes:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGTERM)
+            _signal(process, signal.SIGTERM)
         for process in self.processes:
             try:
                 await asyncio.wait_for(process.wait(), WIND_DOWN_S)
             except TimeoutError:
-                os.killpg(process.pid, signal.SIGKILL)
+                _signal(process, signal.SIGKILL)
                 await process.wait()
+
+
+def _signal(process: Process, number: signal.Signals) -> None:
+    """To a child and all of its process group, unless it has just ended."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
 
 
 @contextlib.contextmanager
@@ -248,6 +255,14 @@ def _find_mpiexec(wanted: str) -> list[str]:
             f"{sys.executable} -m pip install mpich",
         )
     return [found]
+
+
+def _version_of(mpiexec: list[str]) -> str:
+    try:
+        done = subprocess.run([*mpiexec, "--version"], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Ended(JobExit.NO_LAUNCHER, f"the MPI launcher does not say its version: {error}") from error
+    return done.stdout + done.stderr
 
 
 def _parse() -> Supervisor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from hpclab.folder import SessionFolder
 def report(folder: SessionFolder, job_id: str, what: str, **details: Any) -> None:
     """Append one event. A full disk must not end a computation, so a line that cannot be written goes to the log."""
     event = Event(time=time.time(), what=what, details=details)
-    print(f"hpclab: {event.sentence}", flush=True)
+    _say(event.sentence)
     line = to_line(event)
     try:
         descriptor = os.open(folder.events(job_id), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -23,7 +24,13 @@ def report(folder: SessionFolder, job_id: str, what: str, **details: Any) -> Non
         finally:
             os.close(descriptor)
     except OSError as error:
-        print(f"hpclab: the event could not be written: {error}", flush=True)
+        _say(f"the event could not be written: {error}")
+
+
+def _say(text: str) -> None:
+    """In the log, which may be on the disk that is full."""
+    with contextlib.suppress(OSError):
+        print(f"hpclab: {text}", flush=True)
 
 
 def announce(path: str, text: str) -> None:

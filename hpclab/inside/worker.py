@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,7 +126,11 @@ async def _drain_in_time(worker: Worker, plan: WorkerPlan) -> None:
             await asked.wait()
     except TimeoutError:
         pass
-    await _drain(worker, deadline)
+    try:
+        await _drain(worker, deadline)
+    except (OSError, TimeoutError):  # the scheduler is gone, or does not answer any more
+        traceback.print_exc()
+        await worker.close(nanny=False, executor_wait=False, reason="hpclab-drain-failed")
 
 
 async def _drain(worker: Worker, deadline: list[float]) -> None:
@@ -141,7 +146,7 @@ async def _drain(worker: Worker, deadline: list[float]) -> None:
     # from the first hand-over on the scheduler sends no new tasks; without another worker it refuses, and we work on
     while not await hand_over(remove=False) and time.time() < deadline[0]:
         await asyncio.sleep(1)
-    while worker.state.executing and time.time() < deadline[0]:
+    while (worker.state.executing or worker.state.long_running) and time.time() < deadline[0]:
         await asyncio.sleep(0.1)
     if worker.status in (Status.running, Status.closing_gracefully):
         await hand_over(remove=True)

@@ -50,14 +50,18 @@ class Workers:
         report(self.plan.folder, self.plan.job_id, what, **details)
 
     def fork(self, index: int) -> None:
+        # a TERM at this moment would be heard by the child as if it were the parent
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         pid = os.fork()
         if pid:
             self.children[pid] = index
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             return
         # from here on we are the worker; whatever happens, its parent's code must not run on in it
         status: int = JobExit.WORKER_FAILED
         try:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             status = run_worker(self.plan, index)
         except BaseException:
             traceback.print_exc()
@@ -101,6 +105,6 @@ class Workers:
 
     def drain(self, reason: str, how: signal.Signals) -> None:
         self.draining = True
-        self.report("draining", reason=reason)
         for pid in self.children:
             os.kill(pid, how)
+        self.report("draining", reason=reason)

@@ -111,7 +111,8 @@ def cancel(root: Path, ids: Iterable[str]) -> None:
                 write_job(folder, job._replace(state="CANCELLED", reason="cancelled", end_time=time.time()))
                 continue
             if job.state == "RUNNING":
-                write_job(folder, job._replace(cancelled=True, reason="being cancelled"))
+                with suppress(OSError):  # on a full disk the bell alone has to do
+                    write_job(folder, job._replace(cancelled=True, reason="being cancelled"))
             ring(folder)
     touch(root)
 

@@ -25,7 +25,7 @@ hpclab_ended() {
 trap 'hpclab_ended $?' EXIT
 trap 'exit 143' TERM INT USR1 USR2
 # ours alone: in a scratch folder that others could have made before us they could change what Dask writes there
-HPCLAB_SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/hpclab-XXXXXXXX") || exit 40
+HPCLAB_SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/hpclab-XXXXXXXX" || mktemp -d /tmp/hpclab-XXXXXXXX) || exit 40
 
 # prologue
 module load python

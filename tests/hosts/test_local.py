@@ -11,6 +11,7 @@ import pytest
 
 from hpclab.errors import CommandMissing, TookTooLong
 from hpclab.hosts.local import LocalHost
+from hpclab.hosts.recording import RecordingHost
 
 
 @pytest.fixture
@@ -118,16 +119,26 @@ def test_a_file_where_none_can_be(host, tmp_path, path):
 def test_text_that_is_no_utf8_is_read_all_the_same(host, tmp_path):
     (tmp_path / "file").write_bytes(b"a\377b\n")
     assert host.read(str(tmp_path / "file")) == "a\N{REPLACEMENT CHARACTER}b\n"
-    assert host.tail(str(tmp_path / "file"), lines=1) == "a\N{REPLACEMENT CHARACTER}b"
+    assert host.read_from(str(tmp_path / "file"), 0) == ("a\N{REPLACEMENT CHARACTER}b\n", 4)
 
 
 @pytest.mark.parametrize(
-    ("text", "lines", "tail"),
-    [("", 2, ""), ("1\n", 2, "1"), ("1\n2\n3\n", 2, "2\n3"), ("1\n2\n3", 1, "3"), ("x\n" * 10_000 + "y\n", 1, "y")],
+    ("text", "offset", "rest"),
+    [
+        ("", -9, ""),
+        ("", 0, ""),
+        ("123", -9, "123"),
+        ("123", -2, "23"),
+        ("123", 1, "23"),
+        ("123", 3, ""),
+        ("123", 9, ""),
+    ],
 )
-def test_the_end_of_a_file(host, tmp_path, text, lines, tail):
-    (tmp_path / "log").write_text(text)
-    assert host.tail(str(tmp_path / "log"), lines=lines) == tail
+@pytest.mark.parametrize("a_host", [pytest.param(False, id="local"), pytest.param(True, id="recording")])
+def test_a_part_of_a_file(host, tmp_path, text, offset, rest, a_host):
+    host = RecordingHost() if a_host else host
+    host.write(str(tmp_path / "log"), text)
+    assert host.read_from(str(tmp_path / "log"), offset)[0] == rest
 
 
 # folders

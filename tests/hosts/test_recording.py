@@ -32,7 +32,7 @@ def test_commands_are_recorded_and_answers_given_in_turn():
     assert [(r.exit_status, r.stdout, r.stderr) for r in results] == [(0, "17\n", ""), (1, "", "no\n"), (0, "", "")]
 
 
-@pytest.mark.parametrize("look", [lambda h: h.read("/a/none"), lambda h: h.tail("/a/none", lines=1)])
+@pytest.mark.parametrize("look", [lambda h: h.read("/a/none"), lambda h: h.read_from("/a/none", 0)])
 def test_a_file_that_is_missing(look):
     with pytest.raises(FileNotFoundError):
         look(RecordingHost())
@@ -45,7 +45,7 @@ def test_files_and_folders():
     host.write("/a/b/c/y", "")
     host.write("/a/bb", "")
     assert host.read("/a/b/x") == "1\n2\n3\n"
-    assert host.tail("/a/b/x", lines=2) == "2\n3"
+    assert host.read_from("/a/b/x", -4) == ("2\n3\n", 6)
     assert host.names("/a") == ["b", "bb"]
     assert host.names("/none") == []
     with pytest.raises(FileExistsError):

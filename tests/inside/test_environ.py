@@ -8,7 +8,7 @@ import sys
 import pytest
 from fixtures import folder
 
-from hpclab.inside.environ import SHARED, RANK_ONLY, dask_tls, notebook_environment, rank_environment
+from hpclab.inside.environ import RANK_ONLY, SHARED, dask_tls, notebook_environment, rank_environment
 
 HERE = folder()
 JOB = {
