@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -20,7 +21,6 @@ from hpclab.errors import ConfigError, HpclabError
 from hpclab.hosts.local import LocalHost
 from hpclab.session import Session
 from hpclab.show import (
-    SESSION_COMMANDS,
     config_table,
     connection_text,
     phase_text,
@@ -38,6 +38,10 @@ INTERRUPTED = 130
 def main() -> None:
     """Entry point; every error that hpclab can explain becomes a message and its own exit code."""
     debug = "--debug" in sys.argv
+    # a terminal without our dots and dashes shall show the rest
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     # whatever we or the jobs write is the user's alone
     os.umask(0o077)
     try:
@@ -93,7 +97,8 @@ def _host() -> LocalHost:
 
 def _session(name: str | None, *, or_latest: bool = False) -> Session:
     """The named one, else the one that this terminal runs in, else the only one that is alive."""
-    settings, host = _settings(), _host()
+    # not the user's settings: a mistake in a config file must not stand between them and their sessions
+    settings, host = load({}, [], {})[0], _host()
     if name := name or os.environ.get("HPCLAB_SESSION"):
         return Session.open(host, settings, name)
     return Session.only(host, settings, or_latest=or_latest)
@@ -137,7 +142,7 @@ def start(name: str, as_json: bool, **given: Any) -> None:
         session = Session.start(_host(), settings, name=name, notebook_dir=_here())
         with _interruptible(session):
             let_through()
-            _follow(session, settings.start_timeout_s)
+            _follow(session)
     described = session.describe_with_secrets()
     if as_json:
         _print_json(described)
@@ -166,19 +171,19 @@ def _interruptible(session: Session) -> Iterator[None]:
     except KeyboardInterrupt:
         state = session.describe()["state"]
         click.echo(f"\ninterrupted; the session {session.name} is still {state}, and goes on\n", err=True)
-        for command, meaning in SESSION_COMMANDS["interrupted"]:
-            click.echo(f"  {f'hpclab {command} {session.name}':<36}{meaning}", err=True)
+        click.echo(f"  hpclab attach {session.name}    follow it, and print how to connect", err=True)
+        click.echo(f"  hpclab stop {session.name}      cancel it", err=True)
         sys.exit(INTERRUPTED)
 
 
-def _follow(session: Session, timeout_s: float) -> None:
+def _follow(session: Session) -> None:
     from rich.markup import escape
 
     console = _console(stderr=True)
     console.print(f"session {session.name}", markup=False)
     shown = ""
     with console.status("submitted") as line:
-        for phase in session.follow(timeout_s=timeout_s):
+        for phase in session.follow():
             text = phase_text(phase)
             if phase.what != "queued":
                 console.print(f"  {text}", markup=False)
@@ -215,7 +220,8 @@ def add_worker(name: str | None, count: int, as_json: bool, **given: Any) -> Non
     if as_json:
         _print_json({"name": session.name, "jobs": job_ids})
     else:
-        click.echo(f"submitted {', '.join(job_ids)} to {session.name}; see them with `hpclab status`")
+        told = ", ".join(job_ids) if count <= 10 else f"{count} jobs, {job_ids[0]} to {job_ids[-1]},"
+        click.echo(f"submitted {told} to {session.name}; see them with `hpclab status`")
 
 
 @cli.command("remove-worker")
@@ -238,6 +244,11 @@ def status(name: str | None, watch: bool, as_json: bool) -> None:
     session = _session(name, or_latest=True)
     if as_json:
         _print_json(session.describe())
+    elif watch and not sys.stdout.isatty():
+        while True:
+            _console().print(status_text(session.describe()))
+            sys.stdout.flush()
+            time.sleep(2)
     elif watch:
         from rich.live import Live
 
@@ -256,7 +267,7 @@ def status(name: str | None, watch: bool, as_json: bool) -> None:
 @_json
 def list_sessions(as_json: bool) -> None:
     """All your sessions."""
-    found = Session.all(_host(), _settings())
+    found = Session.all(_host(), load({}, [], {})[0])
     if as_json:
         _print_json(found)
     elif found:
@@ -310,7 +321,10 @@ def why(name: str | None, job_id: str, as_json: bool) -> None:
 @click.option("-t", "--walltime", metavar="TIME", help="How long the job may run.")
 @_profile
 def script(which: str, name: str, **given: Any) -> None:
-    """Print a job script, and submit nothing."""
+    """Print a job script, and submit nothing.
+
+    Those of a session that exists stand in its folder, as start-dask.sh and add-one-worker.sh.
+    """
     if which == "add-worker":
         given["worker_walltime"] = given.pop("walltime")
     session = Session.planned(_host(), _settings(**given), name=name, notebook_dir=_here())
@@ -328,7 +342,7 @@ def attach(name: str | None, as_json: bool) -> None:
     session = _session(name)
     if session.describe()["state"] in ("queued", "held", "starting"):
         with _interruptible(session):
-            _follow(session, _settings().start_timeout_s)
+            _follow(session)
     session.check_running()
     described = session.describe_with_secrets()
     if as_json:

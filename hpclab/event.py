@@ -31,6 +31,7 @@ _OPTIONAL = {"reason": "", "worker": "", "versions": "", "python": ""}
 SENTENCES = {
     "submitted": "submitted to {queue}",
     "started": "started on {node}",
+    "prologue": "a line of the prologue failed: {reason}",
     "environment": "environment ready: Python {python}, {versions}",
     "mpi": "starting {ranks} MPI ranks with {launcher}",
     "scheduler": "Dask scheduler up at {address}",
@@ -40,7 +41,7 @@ SENTENCES = {
     "joined": "Dask worker {worker} joined",
     "left": "Dask worker {worker} left: {reason}",
     "restarted": "Dask worker {worker} started again: {reason}",
-    "outgrown": "Dask worker {worker} used {used_bytes} of its {memory_bytes} bytes of memory and was ended",
+    "outgrown": "Dask worker {worker} used {used} of its {limit} of memory and was ended",
     "draining": "draining: {reason}",
     "drained": "Dask worker {worker} handed over its data and left",
     "failed": "failed: {reason}",

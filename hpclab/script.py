@@ -36,7 +36,7 @@ def job_script(
         f"export HPCLAB_SESSION={shlex.quote(folder.name)} HPCLAB_SCRATCH=",
         f'export HPCLAB_JOB_ID="{batch.JOB_ID}" HPCLAB_JOB_END_TIME="{end_time}"',
         _HEAD + _ENDED + (_OVER if record.role == "main" else "") + _ENDS,
-        *(["", "# prologue", *prologue] if prologue else []),
+        *(["", "# prologue", _PROLOGUE_TELLS, *prologue, "trap - ERR"] if prologue else []),
         *([_AS_UNDER_A_NANNY] if record.role == "worker" else []),
         "",
         _PROGRAM_HEARS_SIGNAL,
@@ -48,6 +48,7 @@ def job_script(
 
 # the names begin with hpclab_ so that no prologue has them for something of its own
 _HEAD = r"""umask 077
+[ -n "$HPCLAB_JOB_ID" ] || { echo "this is a job script: submit it, do not run it" >&2; exit 2; }
 exec >>"$hpclab_session/logs/$HPCLAB_JOB_ID.log" 2>&1 </dev/null || exit 40
 hpclab_event() {
     local now=${EPOCHREALTIME:-$(date +%s)}
@@ -77,6 +78,13 @@ _AS_UNDER_A_NANNY = r"""
 # as Dask's nanny sets them: a worker runs a task per thread already
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MKL_NUM_THREADS=${MKL_NUM_THREADS:-1}
 export OPENBLAS_NUM_THREADS=${OPENBLAS_NUM_THREADS:-1} MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-65536}"""
+
+# a line of the prologue that fails is told, and no more: what it lacks may be of no importance;
+# quotes and backslashes would not be JSON
+_PROLOGUE_TELLS = r"""hpclab_failed() {
+    hpclab_event "\"event\": \"prologue\", \"reason\": \"${2//[\"\\]/} (exit status $1)\""
+}
+trap 'hpclab_failed $? "$BASH_COMMAND"' ERR"""
 
 _PROGRAM_HEARS_SIGNAL = """\
 # from here on a signal is the program's to hear; this shell waits for it and writes how it ended

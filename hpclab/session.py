@@ -334,12 +334,13 @@ class Session:
         if view.connection is None:
             raise NotRunning(_not_running(view))
 
-    def follow(self, *, timeout_s: float, poll_s: float = 0.05) -> Iterator[Phase]:
+    def follow(self, *, poll_s: float = 0.05) -> Iterator[Phase]:
         """Every step until JupyterLab is up. Raises JobEnded with the reason and the log, or TookTooLong.
 
         The time limit counts from when the job runs: a queue may take as long as it takes.
         """
         running_since, asked = None, 0.0
+        timeout_s = self._record.settings.start_timeout_s
         told: set[str] = set()
         main = self.job()
         job_id, begin = main.job_id, main.submit_time or time.time()
@@ -383,8 +384,13 @@ class Session:
         if view.state not in ALIVE:
             raise NotRunning(_not_running(view))
         script = self._written(record)
-        submitted = []
+        submitted: list[str] = []
         for _ in range(count):
+            if over := self._store.over(self.name):
+                done = f"{len(submitted)} of {count} were submitted"
+                raise NotRunning(
+                    f"the session {self.name} has ended meanwhile: {over}\n{done}; start a new one with `hpclab start`"
+                )
             submitted.append(self._submit(script, record))
         return submitted
 
@@ -475,7 +481,7 @@ def _new_record(store: Store, settings: Settings, host_name: str, *, name: str, 
     )
 
 
-_STEPS = {"started": "running", "scheduler": "scheduler", "jupyter": "jupyter"}
+_STEPS = {"started": "running", "prologue": "prologue", "scheduler": "scheduler", "jupyter": "jupyter"}
 
 
 def _phases(events: list[Event], begin: float) -> list[Phase]:

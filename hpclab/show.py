@@ -17,14 +17,11 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-SESSION_COMMANDS = {
-    "running": (
-        ("add-worker", "one more Dask worker; say it again for another"),
-        ("status", "what runs, what waits and why"),
-        ("stop", "end the session and all its jobs"),
-    ),
-    "interrupted": (("attach", "follow it, and print how to connect"), ("stop", "cancel it")),
-}
+NEXT = (
+    ("add-worker -s {name}", "one more Dask worker, again and again"),
+    ("status {name}", "what runs, what waits and why"),
+    ("stop {name}", "end the session and all its jobs"),
+)
 
 COLOURS = {
     "running": "green", "queued": "yellow", "pending": "yellow", "held": "yellow", "starting": "cyan",
@@ -65,7 +62,7 @@ def connection_text(described: dict[str, Any]) -> str:
         lines += ["on your own machine, leave this running", "", f"  {tunnel}", "", "and open", ""]
         lines += [f"  JupyterLab  {jupyter}", f"  dashboard   {dashboard}"]
     lines += ["", "then"]
-    lines += [f"  {f'hpclab {command}':<22}{meaning}" for command, meaning in SESSION_COMMANDS["running"]]
+    lines += [f"  {f'hpclab {command.format(name=name)}':<{26 + len(name)}}{meaning}" for command, meaning in NEXT]
     return "\n".join(lines)
 
 
@@ -143,10 +140,14 @@ def _reasons(told: Sequence[tuple[str, dict[str, Any]]]) -> Text:
     """Below a table, where there is room for them: why something is not running."""
     from rich.text import Text
 
-    text = Text()
+    names: dict[str, list[str]] = {}
     for name, what in told:
         if what["reason"] not in ("", what["state"]) and what["state"] not in ("running", "starting", "ended"):
-            text.append_text(Text.assemble((name, "bold"), f"  {what['reason']}\n"))
+            names.setdefault(what["reason"], []).append(name)
+    text = Text()
+    for reason, alike in names.items():
+        who = ", ".join(alike) if len(alike) <= 3 else f"{alike[0]} … {alike[-1]} ({len(alike)} alike)"
+        text.append_text(Text.assemble((who, "bold"), f"  {reason}\n"))
     return text
 
 

@@ -137,7 +137,8 @@ def true_status(status: JobStatus, events: Sequence[Event], *, over: str = "") -
     told_code = exited.details.get("exit_status")
     code = told_code if isinstance(told_code, int) else 1
     told = next((e.details.get("reason") for e in reversed(events) if e.what in ("failed", "ending")), None)
-    good = code in (JobExit.OK, JobExit.SESSION_OVER)
+    never_began = any(event.what == "failed" for event in events)
+    good = code == JobExit.OK or (code == JobExit.SESSION_OVER and not never_began)
     if status.state is JobState.UNKNOWN:
         state = JobState.DONE if good else JobState.FAILED
         return replace(status, state=state, reason=told or exit_meaning(code), exit_status=code, end_time=exited.time)

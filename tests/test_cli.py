@@ -376,9 +376,11 @@ def test_a_mistake_in_the_config_is_told_with_its_place(hpclab, home):
     user = home / "config" / "hpclab" / "config.toml"
     user.parent.mkdir(parents=True)
     user.write_text("\nmemmory = '1G'\n")
-    answer = hpclab("list")
+    answer = hpclab("config")
     assert answer.exit_code == 2
     assert answer.stderr == f"hpclab: {user}:2: unknown option 'memmory'\ndid you mean 'memory'?\n"
+    # it does not stand between users and the sessions that they have
+    assert hpclab("list").exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -183,9 +183,15 @@ def test_whatever_the_prologue_does_the_end_is_written_down(run, prologue, exit_
     """A site's lines are not ours: they may fail, and they may use our words for their own things."""
     ran = run("exit 5", role=role, prologue=prologue)
     assert ran.exit_status == exit_status
-    assert [event["event"] for event in ran.events] == ["started", "exited"]
+    assert [event["event"] for event in ran.events if event["event"] != "prologue"] == ["started", "exited"]
     assert ran.events[-1]["exit_status"] == exit_status
     assert bool(ran.over) == (role == "main")
+
+
+def test_a_line_of_the_prologue_that_fails_is_told(run):
+    ran = run("exit 0", prologue=['cd "/no such/folder"', "true"])
+    assert [event["event"] for event in ran.events] == ["started", "prologue", "exited"]
+    assert ran.events[1]["reason"] == "cd /no such/folder (exit status 1)"
 
 
 def test_nobody_else_can_read_what_it_writes(run):

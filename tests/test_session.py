@@ -339,14 +339,14 @@ def test_a_start_is_followed_step_by_step(a_session, happens):
     session, host = a_session(localq_status(job1="RUNNING"))
     happens(host, "1", *UP)
     host.files[HERE.connection] = connection().to_text()
-    phases = list(session.follow(timeout_s=1))
+    phases = list(session.follow())
     assert [(phase.what, phase.elapsed_s) for phase in phases] == [("running", 1), ("scheduler", 2), ("jupyter", 3)]
 
 
 def test_a_job_that_waits_says_why(a_session):
     answer = json.dumps({"id": "1", "state": "PENDING", "reason": "waits for slots"})
     session, _ = a_session((0, answer, ""))
-    phase = next(session.follow(timeout_s=1))
+    phase = next(session.follow())
     assert (phase.what, phase.text) == ("queued", "waits for slots")
 
 
@@ -355,7 +355,7 @@ def test_a_job_that_ends_too_soon_is_told_with_its_reason_and_its_log(a_session,
     happens(host, "1", UP[0], ("failed", {"reason": "no mpiexec"}), ("exited", {"exit_status": 41}))
     host.files[HERE.log("1")] = "some\nlast words\n"
     with pytest.raises(JobEnded, match="no mpiexec") as ended:
-        list(session.follow(timeout_s=1))
+        list(session.follow())
     assert "    last words" in str(ended.value)
     assert f"hpclab logs --session {NAME}" in str(ended.value)
 
@@ -363,14 +363,15 @@ def test_a_job_that_ends_too_soon_is_told_with_its_reason_and_its_log(a_session,
 @pytest.mark.parametrize("state", ["CANCELLED", "TIMEOUT"])
 def test_a_job_that_is_ended_while_it_waits_is_told(a_session, state):
     with pytest.raises(JobEnded):
-        list(a_session(localq_status(job1=state))[0].follow(timeout_s=1))
+        list(a_session(localq_status(job1=state))[0].follow())
 
 
-def test_patience_ends_and_says_what_goes_on(a_session, happens):
+def test_patience_ends_and_says_what_goes_on(a_session, happens, monkeypatch):
+    monkeypatch.setattr(session_module, "JOB_TELLS_FIRST_S", -10_000)
     session, host = a_session(localq_status(job1="RUNNING"))
     happens(host, "1", UP[0])
     with pytest.raises(TookTooLong, match=f"hpclab stop {NAME}"):
-        list(session.follow(timeout_s=0))
+        list(session.follow())
 
 
 # add_worker

@@ -69,6 +69,8 @@ def _initialized(folder: SessionFolder, *, root_dir: str, ip: str) -> Any:
     config.ServerApp.update(
         {"ip": ip, "port": 0, "port_retries": 0, "open_browser": False, "root_dir": root_dir, "allow_root": True}
     )
+    # not a login shell, whose profile would put the system's PATH in place of the session's
+    config.ServerApp.terminado_settings = {"shell_command": [os.environ.get("SHELL") or "bash"]}
     config.ExtensionApp.open_browser = False
     # else other users of the node could listen to what notebooks print
     config.KernelManager.transport_encryption = "required"

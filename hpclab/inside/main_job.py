@@ -286,7 +286,12 @@ def _parse() -> Supervisor:
         death_timeout_s=given.death_timeout,
         interface=interface_name(given.interface, [name for _, name in socket.if_nameindex()]),
     )
-    return Supervisor(plan=plan, root_dir=given.root_dir, mpiexec=given.mpiexec, start_timeout_s=given.start_timeout)
+    return Supervisor(
+        plan=plan,
+        root_dir=str(Path(given.root_dir).expanduser()),
+        mpiexec=given.mpiexec,
+        start_timeout_s=given.start_timeout,
+    )
 
 
 async def _main() -> JobExit:

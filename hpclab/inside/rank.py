@@ -1,20 +1,22 @@
 """What dask-mpi runs on the worker ranks of the main job: `--worker-class hpclab.inside.rank.Rank`.
 
 The worker lives in its rank, without a nanny: forks from MPI ranks are forbidden on some machines. So a rank does
-itself what a nanny is missed for: it comes back after `client.restart()`, and it ends before its memory ends the job.
+itself what a nanny is missed for: it comes back after `client.restart()`, and also when it has outgrown its memory.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
+import sys
 import traceback
 from typing import Any
 
 from hpclab.folder import SessionFolder
 from hpclab.inside.report import report
 from hpclab.inside.worker import REMOVED, TERMINATE_FRACTION, Worker, used_memory_bytes
+from hpclab.launchers import without_mpi
+from hpclab.units import format_memory
 
 
 class Rank:
@@ -50,7 +52,20 @@ class Rank:
             await asyncio.sleep(0.5)
             used_bytes = used_memory_bytes(os.getpid())
             if used_bytes > TERMINATE_FRACTION * limit_bytes:
-                folder, job_id = SessionFolder(os.environ["HPCLAB_FOLDER"]), os.environ["HPCLAB_JOB_ID"]
-                used = {"used_bytes": used_bytes, "memory_bytes": limit_bytes}
-                report(folder, job_id, "outgrown", worker=self._options["name"], **used)
-                os.kill(os.getpid(), signal.SIGKILL)
+                self._go_on_without_mpi(used_bytes, limit_bytes)
+
+    def _go_on_without_mpi(self, used_bytes: int, limit_bytes: int) -> None:
+        """Only a new program gives memory back for certain: this process becomes a worker job's, and MPI's no more."""
+        folder, job_id = SessionFolder(os.environ["HPCLAB_FOLDER"]), os.environ["HPCLAB_JOB_ID"]
+        name = self._options["name"]
+        report(
+            folder, job_id, "outgrown", worker=name, used=format_memory(used_bytes), limit=format_memory(limit_bytes)
+        )
+        argv = [
+            *[sys.executable, "-P", "-m", "hpclab.inside.worker_job", folder.path],
+            *["--workers", "1", "--first-index", name.rpartition("-")[2]],
+            *["--nthreads", str(self._options["nthreads"]), "--memory", str(limit_bytes)],
+            *["--death-timeout", str(self._options["death_timeout"]), "--drain", "1"],
+            *(["--interface", self._options["interface"]] if self._options["interface"] else []),
+        ]
+        os.execve(sys.executable, argv, without_mpi(dict(os.environ)))

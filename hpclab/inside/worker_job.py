@@ -25,6 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m hpclab.inside.worker_job")
     parser.add_argument("folder", type=SessionFolder)
     parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--first-index", type=int, default=0, help="of the first worker's name")
     parser.add_argument("--nthreads", type=int, required=True)
     parser.add_argument("--memory", type=int, required=True, help="bytes per worker")
     parser.add_argument("--death-timeout", type=int, required=True)
@@ -61,7 +62,7 @@ def main() -> int:
         drain_s=given.drain,
         interface=interface_name(given.interface, [name for _, name in socket.if_nameindex()]),
     )
-    return Workers(plan, given.workers).run()
+    return Workers(plan, given.workers, given.first_index).run()
 
 
 def wait_for_scheduler(folder: SessionFolder, job_id: str, wait_s: float) -> str:

@@ -15,6 +15,7 @@ from hpclab.connection import worker_name
 from hpclab.inside.report import report
 from hpclab.inside.worker import RESTART, TERMINATE_FRACTION, WorkerPlan, run_worker, used_memory_bytes
 from hpclab.job import JobExit
+from hpclab.units import format_memory
 
 POLL_S = 0.25
 MOST_RESTARTS = 5
@@ -26,6 +27,7 @@ class Workers:
 
     plan: WorkerPlan
     count: int
+    first_index: int = 0
     children: dict[int, int] = field(default_factory=dict)
     """Process id to index."""
     restarts: int = 0
@@ -35,7 +37,7 @@ class Workers:
     def run(self) -> int:
         """Until the last worker has left; the job's exit status."""
         signal.signal(signal.SIGTERM, lambda *_: self.drain("the job was told to end", signal.SIGTERM))
-        for index in range(self.count):
+        for index in range(self.first_index, self.first_index + self.count):
             self.fork(index)
         while self.children:
             self.reap()
@@ -100,7 +102,8 @@ class Workers:
             used_bytes = used_memory_bytes(pid)
             if used_bytes > TERMINATE_FRACTION * self.plan.memory_bytes:
                 name = worker_name(self.plan.job_id, index)
-                self.report("outgrown", worker=name, used_bytes=used_bytes, memory_bytes=self.plan.memory_bytes)
+                limit_bytes = self.plan.memory_bytes
+                self.report("outgrown", worker=name, used=format_memory(used_bytes), limit=format_memory(limit_bytes))
                 os.kill(pid, signal.SIGKILL)
 
     def drain(self, reason: str, how: signal.Signals) -> None:

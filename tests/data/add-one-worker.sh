@@ -12,6 +12,7 @@ hpclab_started='"event": "started", "role": "worker", "workers": 1, "cores": 2, 
 export HPCLAB_SESSION=calm-otter HPCLAB_SCRATCH=
 export HPCLAB_JOB_ID="$HPCLAB_LOCALQ_JOB_ID" HPCLAB_JOB_END_TIME="$HPCLAB_LOCALQ_END_TIME"
 umask 077
+[ -n "$HPCLAB_JOB_ID" ] || { echo "this is a job script: submit it, do not run it" >&2; exit 2; }
 exec >>"$hpclab_session/logs/$HPCLAB_JOB_ID.log" 2>&1 </dev/null || exit 40
 hpclab_event() {
     local now=${EPOCHREALTIME:-$(date +%s)}

@@ -10,6 +10,7 @@ hpclab_started='"event": "started", "role": "main", "workers": 3, "cores": 2, "m
 export HPCLAB_SESSION=calm-otter HPCLAB_SCRATCH=
 export HPCLAB_JOB_ID="$HPCLAB_LOCALQ_JOB_ID" HPCLAB_JOB_END_TIME="$HPCLAB_LOCALQ_END_TIME"
 umask 077
+[ -n "$HPCLAB_JOB_ID" ] || { echo "this is a job script: submit it, do not run it" >&2; exit 2; }
 exec >>"$hpclab_session/logs/$HPCLAB_JOB_ID.log" 2>&1 </dev/null || exit 40
 hpclab_event() {
     local now=${EPOCHREALTIME:-$(date +%s)}
@@ -28,8 +29,13 @@ trap 'exit 143' TERM INT USR1 USR2
 HPCLAB_SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/hpclab-XXXXXXXX" || mktemp -d /tmp/hpclab-XXXXXXXX) || exit 40
 
 # prologue
+hpclab_failed() {
+    hpclab_event "\"event\": \"prologue\", \"reason\": \"${2//[\"\\]/} (exit status $1)\""
+}
+trap 'hpclab_failed $? "$BASH_COMMAND"' ERR
 module load python
 export DATA='my data'
+trap - ERR
 
 # from here on a signal is the program's to hear; this shell waits for it and writes how it ended
 trap : TERM INT USR1 USR2
