@@ -11,6 +11,7 @@ import argparse
 import gc
 import json
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -21,6 +22,7 @@ from typing import Any
 from hpclab.connection import parse_token
 from hpclab.folder import SessionFolder
 from hpclab.inside.environ import notebook_environment
+from hpclab.inside.report import announce
 
 # jsonschema compiles this grammar for 0.8 s if it can be imported, for a check of addresses that nothing here makes
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
@@ -69,8 +71,7 @@ def _initialized(folder: SessionFolder, *, root_dir: str, ip: str) -> Any:
     config.ServerApp.update(
         {"ip": ip, "port": 0, "port_retries": 0, "open_browser": False, "root_dir": root_dir, "allow_root": True}
     )
-    # not a login shell, whose profile would put the system's PATH in place of the session's
-    config.ServerApp.terminado_settings = {"shell_command": [os.environ.get("SHELL") or "bash"]}
+    config.ServerApp.terminado_settings = {"shell_command": _terminal(folder)}
     config.ExtensionApp.open_browser = False
     # else other users of the node could listen to what notebooks print
     config.KernelManager.transport_encryption = "required"
@@ -79,6 +80,16 @@ def _initialized(folder: SessionFolder, *, root_dir: str, ip: str) -> Any:
     config.LabApp.news_url = None
     config.LabApp.check_for_updates_class = "jupyterlab.handlers.announcements.NeverCheckForUpdate"
     return LabApp.initialize_server(argv=[], config=config)
+
+
+def _terminal(folder: SessionFolder) -> list[str]:
+    """A shell in which `python` and `hpclab` are the session's, whatever the user's profile puts on PATH."""
+    shell = os.environ.get("SHELL") or "bash"
+    if Path(shell).name != "bash":
+        return [shell]
+    bashrc = f"{folder.runtime}/bashrc"
+    announce(bashrc, f'[ -f ~/.bashrc ] && . ~/.bashrc\nPATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"\n')
+    return [shell, "--rcfile", bashrc]
 
 
 def _without_announcements(_: object, page_config: dict[str, Any]) -> dict[str, Any]:
