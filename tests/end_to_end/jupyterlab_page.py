@@ -1,0 +1,71 @@
+"""A notebook in JupyterLab, used as a person would: through the page."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+from harness import until
+from playwright.sync_api import Locator, Page
+
+
+class NotebookPage:
+    """An open notebook; cells are counted from 0."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    @staticmethod
+    def open(page: Page, url: str, folder: Path, *sources: str, name: str = "") -> NotebookPage:
+        """Write the notebook into the folder that JupyterLab shows, open the printed link, and the notebook in it."""
+        name = name or f"{uuid4().hex[:8]}.ipynb"
+        (folder / name).write_text(json.dumps(_notebook(sources)))
+        page.goto(url)
+        page.locator(f".jp-DirListing-item[title^='Name: {name}']").dblclick()
+        # beside it there may be the notebooks of an earlier visit
+        page.locator(f".lm-TabBar-tab.jp-mod-current[title^='Name: {name}']").wait_for()
+        notebook = NotebookPage(page)
+        notebook._cell(len(sources) - 1).wait_for()
+        notebook._panel.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
+        return notebook
+
+    @property
+    def _panel(self) -> Locator:
+        return self._page.locator(".jp-NotebookPanel:visible")
+
+    def run(self, index: int, timeout_s: float = 60) -> str:
+        """Run one cell with Ctrl-Enter; the text of its output."""
+        cell = self._cell(index)
+        before = self._prompt(cell)
+        self._begin(cell, before)
+        until(f"cell {index} to end", lambda: re.fullmatch(r"\[\d+\]:", self._prompt(cell)), timeout_s)
+        return cell.locator(".jp-OutputArea-output").all_inner_texts()[-1].strip()
+
+    def _begin(self, cell: Locator, before: str, attempts: int = 5) -> None:
+        """JupyterLab may take the focus away while it still lays out its page; a person would press again."""
+        for _ in range(attempts):
+            cell.locator(".cm-content").click()
+            self._page.keyboard.press("Control+Enter")
+            with suppress(AssertionError):
+                until("the cell to begin", lambda: self._prompt(cell) != before, 3)
+                return
+        raise AssertionError("the cell does not begin to run")
+
+    def _cell(self, index: int) -> Locator:
+        return self._panel.locator(".jp-Notebook .jp-Cell").nth(index)
+
+    def _prompt(self, cell: Locator) -> str:
+        return cell.locator(".jp-InputPrompt").inner_text().strip()
+
+
+def _notebook(sources: tuple[str, ...]) -> dict[str, object]:
+    cell = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
+    return {
+        "cells": [{**cell, "id": uuid4().hex[:8], "source": source} for source in sources],
+        "metadata": {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
