@@ -45,7 +45,7 @@ def main() -> None:
     # whatever we or the jobs write is the user's alone
     os.umask(0o077)
     try:
-        cli(standalone_mode=False)
+        cli(prog_name="hpclab", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(INTERRUPTED)
     except click.ClickException as error:

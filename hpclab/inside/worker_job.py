@@ -47,8 +47,11 @@ def main() -> int:
     gc.freeze()
     gc.enable()
     address = wait_for_scheduler(folder, job_id, given.death_timeout)
+    if not address and Path(folder.over).exists():
+        report(folder, job_id, "ending", reason=JobExit.SESSION_OVER.meaning)
+        return JobExit.SESSION_OVER
     if not address:
-        report(folder, job_id, "failed", reason="the session has no running Dask scheduler")
+        report(folder, job_id, "failed", reason=f"the session had no Dask scheduler for {given.death_timeout} s")
         return JobExit.SESSION_OVER
     report(folder, job_id, "connecting", address=address)
     plan = WorkerPlan(

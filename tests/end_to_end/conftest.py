@@ -65,7 +65,8 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+# not for the whole run: as long as it is open, its event loop counts as running, and tests with one of their own fail
+@pytest.fixture(scope="module")
 def a_browser(chromium: str) -> Iterator[Browser]:
     quiet = ["gpu", "quic", "background-networking", "component-update", "sync"]
     with sync_playwright() as playwright:
