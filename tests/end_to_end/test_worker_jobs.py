@@ -142,3 +142,16 @@ def test_one_that_takes_too_much_memory_is_started_again(a_running_session: Sess
     assert "memory" in told
     assert "started again" in told
     session.home.ok("remove-worker", job_id, "--session", session.name)
+
+
+def test_a_worker_of_the_main_job_that_takes_too_much_memory_comes_back(
+    a_home: Callable[..., Home], tmp_path: Path
+) -> None:
+    session = a_home().start("--memory", "512M")
+    main = session.main_job
+    with session.client() as client:
+        there = session.workers_of(main)
+        assert client.submit(lambda: hoard(str(tmp_path / "once"))).result(timeout=60) == "modest"
+        until("another worker", lambda: session.workers_of(main) not in (there, []))
+    assert session.happened("outgrown", main)
+    assert session.status()["state"] == "running"
