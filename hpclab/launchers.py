@@ -14,8 +14,7 @@ _SURVIVE = {
     "unknown": [],
 }
 
-# ranks that inherit these would believe to be part of another launch; JupyterLab and its notebooks must not either,
-# or `from mpi4py import MPI` in a notebook would try to join the scheduler's world
+# what is no rank must not inherit these: `from mpi4py import MPI` in a notebook would try to join the scheduler's world
 MPI_VARIABLES = (
     "PMI_",
     "PMIX_",

@@ -99,7 +99,7 @@ class Supervisor:
         env = {
             **os.environ,
             "PATH": f"{bin_folder}:{os.environ.get('PATH', os.defpath)}",
-            "HPCLAB_FOLDER": self.plan.folder.path,
+            "HPCLAB_FOLDER": folder.path,
             "HPCLAB_SUPERVISOR": line,
             "HPCLAB_JUPYTER": jupyter_line,
         }
@@ -108,18 +108,13 @@ class Supervisor:
             raise Ended(JobExit.ENVIRONMENT, f"there is no folder {self.root_dir} for JupyterLab on this node")
         loopback = self.plan.interface in LOOPBACK
         ip = "127.0.0.1" if loopback else "0.0.0.0"
-        jupyter = [sys.executable, "-P", "-m", "hpclab.inside.jupyter", self.plan.folder.path]
+        jupyter = [sys.executable, "-P", "-m", "hpclab.inside.jupyter", folder.path]
         await self.spawn([*jupyter, "--root-dir", self.root_dir, "--ip", ip], env, "jupyter")
         mpiexec = _find_mpiexec(self.mpiexec)
-        version = _version_of(mpiexec)
-        argv = launcher_argv(
-            mpiexec,
-            version,
-            ranks=self.plan.ranks,
-            program=dask_mpi_argv(self.plan, sys.executable),
-        )
+        program = dask_mpi_argv(self.plan, sys.executable)
+        argv = launcher_argv(mpiexec, _version_of(mpiexec), ranks=self.plan.ranks, program=program)
         self.report("mpi", ranks=self.plan.ranks, launcher=mpiexec[0])
-        await self.spawn(argv, rank_environment(env, self.plan.folder, one_node=loopback), "scheduler")
+        await self.spawn(argv, rank_environment(env, folder, one_node=loopback), "scheduler")
 
     async def spawn(self, argv: list[str], env: dict[str, str], who: str) -> None:
         """A child in its own process group; its end is the job's end."""
@@ -190,7 +185,8 @@ class Supervisor:
 
     async def wind_down(self) -> None:
         """Nobody finds us any more; then JupyterLab closes its notebooks, and the scheduler its workers."""
-        for announced in (self.plan.folder.connection, self.plan.folder.scheduler, self.plan.folder.roster):
+        folder = self.plan.folder
+        for announced in (folder.connection, folder.scheduler, folder.roster):
             withdraw(announced)
         for line in self.lines:
             line.close()

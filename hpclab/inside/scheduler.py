@@ -62,13 +62,7 @@ def _say_why(done: asyncio.Task[None] | Future[None]) -> None:
 
 async def _hold_the_line(scheduler: Scheduler) -> None:
     reader, writer = await asyncio.open_unix_connection(os.environ["HPCLAB_SUPERVISOR"])
-    http = scheduler.http_server
-    hello = {
-        "who": "scheduler",
-        "address": scheduler.address,
-        "dashboard_host": http.address,
-        "dashboard_port": http.port,
-    }
+    hello = {"who": "scheduler", "address": scheduler.address, "dashboard_port": scheduler.http_server.port}
     writer.write(json.dumps(hello).encode() + b"\n")
     await writer.drain()
     await reader.read()
