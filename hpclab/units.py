@@ -6,6 +6,7 @@ A bare number is refused where its unit differs between batch systems (Slurm's m
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 from hpclab.errors import ConfigError
 
@@ -72,3 +73,29 @@ def format_duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, m = divmod(minutes, 60)
     return f"{hours} h {m:02} min" if hours < 48 else f"{hours // 24} d {hours % 24:02} h"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 worker`, `2 workers`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+
+
+def parse_ctime(text: str) -> float | None:
+    """Seconds since the epoch of C's `Fri Nov 20 23:13:33 2026`, told in UTC; None if it is not one."""
+    told = re.fullmatch(r"\w{3} (\w{3}) +([0-9]{1,2}) ([0-9]{2}):([0-9]{2}):([0-9]{2}) ([0-9]{4})", text.strip())
+    if told is None or told[1] not in _MONTHS:
+        return None
+    day, hour, minute, second, year = (int(part) for part in told.groups()[1:])
+    try:
+        return datetime(year, _MONTHS.index(told[1]) + 1, day, hour, minute, second, tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+
+
+def split_evenly(count: int, parts: int) -> list[int]:
+    """5 things in 2 parts are 3 and 2: whole numbers, the larger ones first."""
+    each, over = divmod(count, parts)
+    return [each + 1] * over + [each] * (parts - over)

@@ -9,38 +9,79 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-from hpclab.batch import local
+from hpclab.batch import local, lsf, pbs, sge, slurm, torque
 from hpclab.errors import ConfigError
-from hpclab.job import JobSpec, JobStatus
+from hpclab.job import JobSpec, JobStatus, Queue
+from hpclab.result import Result
 
 
 class BatchSystem(Protocol):
-    """What a module provides. In an argv, the word `python` in first place is hpclab's own Python on that host."""
+    """What a module provides. In an argv, the word `python` in first place is hpclab's own Python on that host.
+
+    `parse_status` and `parse_history` give what the answer says of each job that it knows. A job that is not among
+    them is one that the batch system does not know (any more). They raise UnreadableOutput when it did not answer at
+    all or when its answer cannot be read; never anything else. An unknown state is JobState.UNKNOWN.
+    """
 
     DIRECTIVE: str
     """What a directive line begins with."""
     JOB_ID: str
-    """The job's id, as the shell of a running job finds it."""
+    """The job's id, as the shell of a running job finds it; the same text that `parse_job_ids` gives."""
     END_TIME: str
-    """Seconds since the epoch when the walltime is over, as a running job finds it; empty: not told."""
+    """Seconds since the epoch when the walltime is over, as a running job's shell finds it; may come out empty."""
+    HAS_ARRAYS: bool
+    """`submit_command` can submit many at once."""
 
     def directives(self, spec: JobSpec) -> list[str]: ...
-    def submit_command(self, script: str) -> list[str]: ...
-    def parse_job_id(self, stdout: str) -> str: ...
-    def status_command(self, job_ids: Sequence[str]) -> list[str]: ...
-    def parse_status(self, stdout: str) -> Mapping[str, JobStatus]: ...
+    def submit_command(self, script: str, *, count: int = 1, log: str = "") -> list[str]:
+        """A count above 1 is an array job; `log` as in JobSpec, for systems that name the tasks' outputs apart."""
+        ...
+
+    def parse_job_ids(self, stdout: str, count: int = 1) -> list[str]:
+        """One id for each task. Raises UnreadableOutput."""
+        ...
+
+    def status_command(self, job_ids: Sequence[str]) -> list[str]:
+        """One command for all of them; it may tell of others, too."""
+        ...
+
+    def parse_status(self, result: Result) -> Mapping[str, JobStatus]: ...
+    def history_command(self, job_ids: Sequence[str]) -> list[str]:
+        """Asks about jobs that `status_command` knows no more; empty: this system has no such memory."""
+        ...
+
+    def parse_history(self, result: Result) -> Mapping[str, JobStatus]: ...
     def cancel_command(self, job_ids: Sequence[str]) -> list[str]: ...
+    def is_cancelled(self, result: Result) -> bool:
+        """Whether nothing is left to be cancelled: jobs that had ended already are no failure."""
+        ...
+
+    def estimate_command(self, script: str) -> list[str]:
+        """Asks, without submitting, when this script would start; empty: this system cannot be asked."""
+        ...
+
+    def parse_estimate(self, result: Result) -> float:
+        """Seconds since the epoch. Raises UnreadableOutput, in the system's own words when it would refuse."""
+        ...
+
+    def queues_command(self) -> list[str]: ...
+    def parse_queues(self, result: Result) -> list[Queue]: ...
 
 
-BATCH_SYSTEMS: Final[dict[str, BatchSystem]] = {"local": local}
+BATCH_SYSTEMS: Final[dict[str, BatchSystem]] = {
+    "slurm": slurm,
+    "pbs": pbs,
+    "torque": torque,
+    "sge": sge,
+    "lsf": lsf,
+    "local": local,
+}
 
 
 def parse_queue(queue: str) -> tuple[str, str]:
-    """`pbs:regular` is the batch system `pbs` and its queue `regular`; `auto` is the one found here."""
+    """`pbs:regular` is the batch system `pbs` and its queue `regular`; `auto` is whichever the host has."""
     name, _, partition = queue.partition(":")
-    # local needs nothing and is therefore what is found where there is no other
-    name = "local" if name == "auto" else name
-    if name not in BATCH_SYSTEMS:
+    if name not in ("auto", *BATCH_SYSTEMS):
         close = difflib.get_close_matches(name, BATCH_SYSTEMS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ConfigError(f"unknown queue {queue!r}\n{hint}known: auto, {', '.join(BATCH_SYSTEMS)}")

@@ -11,9 +11,11 @@ import shlex
 from collections.abc import Sequence
 
 from hpclab.errors import UnreadableOutput
-from hpclab.job import JobSpec, JobState, JobStatus
+from hpclab.job import JobSpec, JobState, JobStatus, Queue
+from hpclab.result import Result
 
 DIRECTIVE = "#HPCLAB"
+HAS_ARRAYS = False
 JOB_ID = "$HPCLAB_LOCALQ_JOB_ID"
 END_TIME = "$HPCLAB_LOCALQ_END_TIME"
 
@@ -37,29 +39,31 @@ def directives(spec: JobSpec) -> list[str]:
         f"--walltime={spec.walltime_s}",
         f"--output={shlex.quote(spec.log.replace('{job_id}', '%j'))}",
     ]
-    if slots := spec.options.get("slots"):
+    if slots := spec.options.get("local_slots"):
         lines.append(f"--slots={slots}")
     return lines + list(spec.extra)
 
 
-def submit_command(script: str) -> list[str]:
+def submit_command(script: str, *, count: int = 1, log: str = "") -> list[str]:
     return [*_LOCALQ, "submit", script]
 
 
-def parse_job_id(stdout: str) -> str:
+def parse_job_ids(stdout: str, count: int = 1) -> list[str]:
     # a profile script may print before the answer
     lines = stdout.strip().splitlines()
     if not lines or not re.fullmatch(r"[0-9]+", lines[-1].strip()):
         raise UnreadableOutput(f"no job id in the answer of localq submit: {stdout!r}")
-    return lines[-1].strip()
+    return [lines[-1].strip()]
 
 
 def status_command(job_ids: Sequence[str]) -> list[str]:
     return [*_LOCALQ, "status", *job_ids]
 
 
-def parse_status(stdout: str) -> dict[str, JobStatus]:
-    statuses = (_status(line) for line in stdout.splitlines() if line.startswith("{"))
+def parse_status(result: Result) -> dict[str, JobStatus]:
+    if result.exit_status:
+        raise UnreadableOutput(result.last_words)
+    statuses = (_status(line) for line in result.stdout.splitlines() if line.startswith("{"))
     return {status.job_id: status for status in statuses}
 
 
@@ -89,5 +93,33 @@ def _whole(value: object) -> int | None:
     return None if value is None else int(str(value))
 
 
+def history_command(job_ids: Sequence[str]) -> list[str]:
+    return []  # it forgets nothing
+
+
+def parse_history(result: Result) -> dict[str, JobStatus]:
+    return {}
+
+
 def cancel_command(job_ids: Sequence[str]) -> list[str]:
     return [*_LOCALQ, "cancel", *job_ids]
+
+
+def is_cancelled(result: Result) -> bool:
+    return result.exit_status == 0
+
+
+def estimate_command(script: str) -> list[str]:
+    return []
+
+
+def parse_estimate(result: Result) -> float:
+    raise UnreadableOutput("localq gives no estimates")
+
+
+def queues_command() -> list[str]:
+    return []
+
+
+def parse_queues(result: Result) -> list[Queue]:
+    return []

@@ -9,6 +9,7 @@ import shlex
 import pytest
 from fixtures import job_spec
 
+from batch.transcripts import answered
 from hpclab.batch import local
 from hpclab.errors import UnreadableOutput
 from hpclab.job import Chunk, JobState, JobStatus
@@ -41,13 +42,13 @@ def test_directives():
 
 
 def test_slots_and_the_sites_own_directives_come_last():
-    spec = job_spec(options={"slots": "4"}, extra=("--grace=5",))
+    spec = job_spec(options={"local_slots": "4"}, extra=("--grace=5",))
     assert local.directives(spec)[-2:] == ["--slots=4", "--grace=5"]
 
 
 @pytest.mark.parametrize("log", ["/a/{job_id}.log", "/two words/{job_id}", "/it's/{job_id}", '/a "b"/{job_id}'])
 def test_localq_reads_what_is_written(log):
-    spec = job_spec(chunks=(Chunk(count=2, cores=3, memory_bytes=5),), log=log, options={"slots": "8"})
+    spec = job_spec(chunks=(Chunk(count=2, cores=3, memory_bytes=5),), log=log, options={"local_slots": "8"})
     head = "".join(f"{local.DIRECTIVE} {line}\n" for line in local.directives(spec))
     assert parse_directives("#!/bin/bash\n" + head) == {
         "name": "hpclab-calm-otter",
@@ -70,13 +71,13 @@ def test_commands():
 
 @pytest.mark.parametrize("stdout", ["17\n", "17", "Welcome to the cluster!\n42 users today\n17\n", "\n 17 \n\n"])
 def test_the_job_id(stdout):
-    assert local.parse_job_id(stdout) == "17"
+    assert local.parse_job_ids(stdout) == ["17"]
 
 
 @pytest.mark.parametrize("stdout", ["", "\n", "no", "-1", "17 18", "17\nand good-bye", "seventeen\n"])
 def test_no_job_id(stdout):
     with pytest.raises(UnreadableOutput) as unread:
-        local.parse_job_id(stdout)
+        local.parse_job_ids(stdout)
     assert repr(stdout) in str(unread.value)
 
 
@@ -128,19 +129,19 @@ def test_no_job_id(stdout):
     ],
 )
 def test_a_status(line, expected):
-    assert local.parse_status(line) == {expected.job_id: expected}
+    assert local.parse_status(answered(line)) == {expected.job_id: expected}
 
 
 def test_the_status_of_many_jobs_between_other_talk():
     text = "Welcome!\n" + answer("1", "RUNNING") + "\n" + answer("2", "PENDING") + "bye\n"
-    assert {job_id: status.state for job_id, status in local.parse_status(text).items()} == {
+    assert {job_id: status.state for job_id, status in local.parse_status(answered(text)).items()} == {
         "1": JobState.RUNNING,
         "2": JobState.PENDING,
     }
 
 
 def test_no_jobs():
-    assert local.parse_status("") == {}
+    assert local.parse_status(answered("")) == {}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_no_jobs():
 )
 def test_an_answer_that_cannot_be_read_is_quoted(line):
     with pytest.raises(UnreadableOutput) as unread:
-        local.parse_status(line)
+        local.parse_status(answered(line))
     assert repr(line) in str(unread.value)
 
 
