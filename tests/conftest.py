@@ -1,0 +1,34 @@
+"""Clusters for the tests that need a real one: each is up for one module, and gone after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from minihpc.cluster import Cluster, little_cluster
+
+
+def as_the_module_asks(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What `pytestmark = pytest.mark.cluster(…)` says; see `little_cluster`."""
+    mark = request.node.get_closest_marker("cluster")
+    return dict(mark.kwargs) if mark else {}
+
+
+@pytest.fixture(scope="module")
+def a_slurm_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    with little_cluster("slurm", **as_the_module_asks(request)) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def a_grid_engine(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    with little_cluster("sge", **as_the_module_asks(request)) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def a_bare_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """One without a batch system: what a test puts into its /srv/bin are everybody's commands."""
+    with little_cluster("none", **as_the_module_asks(request)) as cluster:
+        yield cluster
