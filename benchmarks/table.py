@@ -73,7 +73,7 @@ def _at_most(target: float | None, unit: str = "") -> str:
 
 
 def _figure(value: float, unit: str) -> str:
-    return f"{value:.{0 if unit == 'MiB' else 2}f} {unit}".rstrip()
+    return f"{value:.{2 if unit in ('', 's') else 0}f} {unit}".rstrip()
 
 
 def arguments(about: str, *, runs: int) -> argparse.Namespace:
