@@ -11,28 +11,41 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hpclab import __version__
-from hpclab.config import Setting, Settings, config_files, load
-from hpclab.errors import ConfigError, HpclabError
+from hpclab.config import Setting, Settings, Source, config_files, load
+from hpclab.errors import ConfigError, HpclabError, SiteUnfit
+from hpclab.follow import follow
+from hpclab.growth import parse_shapes
 from hpclab.hosts.local import LocalHost
+from hpclab.request import shaped
 from hpclab.session import Session
 from hpclab.show import (
+    change_text,
     config_table,
     connection_text,
+    doctor_text,
+    offers_table,
     phase_text,
     sessions_table,
     status_text,
     story_text,
 )
+from hpclab.units import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hpclab.doctor import Examined
+
 INTERRUPTED = 130
+BY_HAND = ("slurm", "pbs")
+"""The batch systems that scripts for submission by hand have directives for."""
+KEEP_LOOKS_EVERY_S = 10
 
 
 def main() -> None:
@@ -122,22 +135,67 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 _profile = click.option("--profile", metavar="NAME", help="Use [profile.NAME] of your config.")
 
 
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several options as one decorator, shown in this order."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _list_option(name: str, key: str, *, metavar: str, help: str) -> Callable[[Any], Any]:
+    """One that may be given several times; not given, it is None, and the config's list stands."""
+    return click.option(
+        name, key, metavar=metavar, multiple=True, help=help, callback=lambda _, __, value: list(value) or None
+    )
+
+
+_resources = _options(
+    click.option(
+        "-q", "--queue", metavar="SYSTEM[:QUEUE]", help="The batch system, and a queue of it. [default: auto]"
+    ),
+    click.option("-N", "--nodes", metavar="N", help="Nodes of the main job."),
+    click.option("-w", "--workers", metavar="N", help="Dask workers in the main job."),
+    click.option("-c", "--cores", metavar="N", help="Cores of each worker."),
+    click.option("-m", "--memory", metavar="SIZE", help="Memory of each worker, such as 4G."),
+    click.option("-G", "--gpus", metavar="N", help="GPUs of each worker."),
+    click.option("-t", "--walltime", metavar="TIME", help="How long the session may run, such as 2h or 1:30:00."),
+    click.option("-A", "--account", metavar="NAME", help="Whom the time is charged to."),
+    click.option("--qos", metavar="NAME", help="Quality of service."),
+    click.option("--constraint", metavar="TEXT", help="What the nodes must have, in the batch system's words."),
+    click.option("--interface", metavar="NAME", help="The network for Dask, such as ib0."),
+)
+_environment = _options(
+    _list_option("--module", "modules", metavar="NAME", help="Load a module; may be given again."),
+    click.option("--conda", metavar="ENV", help="Activate a conda environment, by name or folder."),
+    click.option("--venv", metavar="FOLDER", help="Activate a virtual environment."),
+    _list_option("--export", "export", metavar="NAME=VALUE", help="Set a variable; may be given again."),
+    click.option("--container", metavar="IMAGE", help="Run the jobs in an Apptainer or Singularity image."),
+    _list_option("--bind", "binds", metavar="PATH", help="What the container sees besides home; may be given again."),
+    click.option("--python", metavar="PATH", help="The Python of the jobs."),
+)
+
+
 @cli.command()
-@click.option("-q", "--queue", metavar="SYSTEM[:QUEUE]", help="The batch system, and a queue of it. [default: auto]")
 @click.option("--name", default="", help="The session's name. [default: a new one]")
-@click.option("-w", "--workers", metavar="N", help="Dask workers in the main job.")
-@click.option("-c", "--cores", metavar="N", help="Cores of each worker.")
-@click.option("-m", "--memory", metavar="SIZE", help="Memory of each worker, such as 4G.")
-@click.option("-t", "--walltime", metavar="TIME", help="How long the session may run, such as 2h or 1:30:00.")
+@_resources
+@click.option("--fit", metavar="SHAPES", help="Take what starts soonest of several NODESxCORES, such as 1x4,1x16,4x16.")
+@click.option("--keep", metavar="N", help="Keep N added workers through the session.")
+@_environment
 @_profile
 @_json
-def start(name: str, as_json: bool, **given: Any) -> None:
+def start(name: str, fit: str | None, as_json: bool, **given: Any) -> None:
     """Start a session, and print how to connect.
 
     Submits its main job and follows it until JupyterLab answers. The session goes on when this command ends, also when
     it is interrupted.
     """
     settings = _settings(**given)
+    if fit:
+        settings = _fitted(settings, fit)
     with _interrupts_held_back() as let_through:
         session = Session.start(_host(), settings, name=name, notebook_dir=_here())
         with _interruptible(session):
@@ -148,6 +206,14 @@ def start(name: str, as_json: bool, **given: Any) -> None:
         _print_json(described)
     else:
         _console().print(connection_text(described), markup=False)
+
+
+def _fitted(settings: Settings, fit: str) -> Settings:
+    """The settings with the shape that starts soonest; the comparison is shown."""
+    with _console(stderr=True).status("asking the batch system when each shape would start"):
+        offers, best = Session.fit(_host(), settings, parse_shapes(fit), notebook_dir=_here())
+    _console(stderr=True).print(offers_table(offers, best))
+    return shaped(settings, best.shape)
 
 
 @contextmanager
@@ -183,7 +249,7 @@ def _follow(session: Session) -> None:
     console.print(f"session {session.name}", markup=False)
     shown = ""
     with console.status("submitted") as line:
-        for phase in session.follow():
+        for phase in follow(session):
             text = phase_text(phase)
             if phase.what != "queued":
                 console.print(f"  {text}", markup=False)
@@ -198,25 +264,28 @@ def _follow(session: Session) -> None:
 @click.option("-n", "--count", type=click.IntRange(1, 10000), default=1, show_default=True, help="How many such jobs.")
 @click.option("-c", "--cores", metavar="N", help="Cores of each worker.")
 @click.option("-m", "--memory", metavar="SIZE", help="Memory of each worker.")
+@click.option("-G", "--gpus", metavar="N", help="GPUs of each worker.")
 @click.option("-t", "--walltime", "worker_walltime", metavar="TIME", help="How long the job may run.")
 @click.option("--workers-per-job", metavar="N", help="Dask workers in each job.")
+@click.option("--anyway", is_flag=True, help="Also when the last ones failed to start.")
 @_of_session
 @_json
-def add_worker(name: str | None, count: int, as_json: bool, **given: Any) -> None:
+def add_worker(name: str | None, count: int, anyway: bool, as_json: bool, **given: Any) -> None:
     """Submit a small job whose worker joins the session.
 
-    What is not given is as `hpclab start` had it.
+    What is not given is as `hpclab start` had it. Many at once are one array job where the batch system has arrays.
     """
     session = _session(name)
     asked = _settings(**given)
     named = {key for key, value in given.items() if value is not None}
-    record = session.worker_record(
+    record = session.request.worker_record(
         workers=asked.workers_per_job if "workers_per_job" in named else None,
         cores=asked.cores if "cores" in named else None,
         memory_bytes=asked.memory_bytes if "memory" in named else None,
         walltime_s=asked.worker_walltime_s if "worker_walltime" in named else None,
+        gpus=asked.gpus if "gpus" in named else None,
     )
-    job_ids = session.add_worker(record, count)
+    job_ids = session.add_worker(record, count, although_failing=anyway)
     if as_json:
         _print_json({"name": session.name, "jobs": job_ids})
     else:
@@ -233,6 +302,39 @@ def remove_worker(name: str | None, job_id: str) -> None:
     Then the job ends. One that is still queued is cancelled.
     """
     click.echo(_session(name).remove_worker(job_id))
+
+
+@cli.command()
+@click.argument("workers", type=click.IntRange(0, 10000))
+@_of_session
+def scale(name: str | None, workers: int) -> None:
+    """Grow or shrink to a number of workers in all.
+
+    Those of the main job count, and stay. To shrink, queued jobs are cancelled first; then idle workers hand over their
+    data and leave.
+    """
+    click.echo(change_text(_session(name).scale(workers)))
+
+
+@cli.command()
+@click.argument("workers", type=click.IntRange(1, 10000))
+@_of_session
+def keep(name: str | None, workers: int) -> None:
+    """Keep a number of added workers, until Ctrl-C.
+
+    Each is replaced ahead of its walltime's end, as early as the queue has lately taken. `hpclab start --keep N` does
+    this within the main job, where compute nodes may submit jobs.
+    """
+    session = _session(name)
+    click.echo(f"keeping {counted(workers, 'added worker')} in {session.name}; Ctrl-C ends it, the workers stay")
+    try:
+        while True:
+            change = session.keep(workers)
+            if change.submit:
+                click.echo(f"{time.strftime('%H:%M:%S')}  {change_text(change)}")
+            time.sleep(KEEP_LOOKS_EVERY_S)
+    except KeyboardInterrupt:
+        return
 
 
 @cli.command()
@@ -313,22 +415,36 @@ def why(name: str | None, job_id: str, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("which", type=click.Choice(["start", "add-worker"]))
-@click.option("-q", "--queue", metavar="SYSTEM[:QUEUE]", help="The batch system, and a queue of it.")
 @click.option("--name", default="my-session", help="The session's name.")
-@click.option("-w", "--workers", metavar="N", help="Dask workers in the main job.")
-@click.option("-c", "--cores", metavar="N", help="Cores of each worker.")
-@click.option("-m", "--memory", metavar="SIZE", help="Memory of each worker.")
-@click.option("-t", "--walltime", metavar="TIME", help="How long the job may run.")
+@click.option("--by-hand", is_flag=True, help="One that makes its session itself, to be submitted with sbatch or qsub.")
+@_resources
+@_environment
 @_profile
-def script(which: str, name: str, **given: Any) -> None:
+def script(which: str, name: str, by_hand: bool, **given: Any) -> None:
     """Print a job script, and submit nothing.
 
     Those of a session that exists stand in its folder, as start-dask.sh and add-one-worker.sh.
     """
     if which == "add-worker":
         given["worker_walltime"] = given.pop("walltime")
-    session = Session.planned(_host(), _settings(**given), name=name, notebook_dir=_here())
-    click.echo(session.start_script() if which == "start" else session.worker_script(), nl=False)
+    settings = _settings(**given)
+    session = Session.planned(_host(), settings, name="by-hand" if by_hand else name, notebook_dir=_here())
+    request = session.request
+    if by_hand:
+        here = replace(settings, notebook_dir=settings.notebook_dir or ".")
+        told = replace(request, system=BY_HAND[0], partition="", settings=here)
+        text = told.hand_script(which, BY_HAND)
+    else:
+        text = session.start_script() if which == "start" else request.worker_script(request.worker_record())
+    click.echo(text, nl=False)
+
+
+@cli.command(hidden=True)
+@click.argument("name")
+@click.option("-q", "--queue", metavar="SYSTEM")
+def prepare(name: str, **given: Any) -> None:
+    """Make the folder of a session whose job was submitted by hand, unless it is there already."""
+    Session.prepare(_host(), _settings(**given), name=name, notebook_dir=_here())
 
 
 @cli.command()
@@ -379,3 +495,58 @@ def config(as_json: bool, **given: Any) -> None:
         _print_json({setting.key: {"value": setting.value, "source": setting.where} for setting in chosen})
     else:
         _console().print(config_table(chosen))
+
+
+@cli.command()
+@click.option("--probe", is_flag=True, help="Also send a short job, and look at a compute node.")
+@_resources
+@_environment
+@_profile
+@_json
+def doctor(probe: bool, as_json: bool, **given: Any) -> None:
+    """What this site has, what is wrong with it, and a config file for it.
+
+    With --probe a small job reports the same from a compute node, and whether that and this machine reach each other;
+    Ctrl-C cancels the job. The options are those of `hpclab start`, to see whether such a session would fit. Ends with
+    exit status 14 if there is a problem.
+    """
+    from hpclab.examination import examine
+    from hpclab.site_profile import describe
+
+    settings, chosen = _load(given)
+    decided = {setting.key: setting for setting in chosen if setting.source is not Source.DEFAULT}
+    with _console(stderr=True).status("looking at this machine"):
+        examined = examine(_host(), settings, decided)
+    if probe:
+        examined = _probed(examined)
+    described = describe(examined)
+    if as_json:
+        _print_json(described)
+    else:
+        console = _console()
+        console.print(doctor_text(examined, unicode=console.encoding.startswith("utf")))
+    if examined.job and examined.job.interrupted:
+        sys.exit(INTERRUPTED)
+    if described["problems"]:
+        raise SiteUnfit(f"{counted(described['problems'], 'problem')} found\nwhat to do stands beside each of them")
+
+
+def _probed(examined: Examined) -> Examined:
+    """The same with what a job sees on a compute node; Ctrl-C cancels the job, and loses no more than that."""
+    from rich.markup import escape
+
+    from hpclab.examination import Probing
+
+    console, probing, shown = _console(stderr=True), Probing(_host(), examined), ""
+    try:
+        with _interrupts_held_back() as let_through, probing, console.status("submitted") as line:
+            let_through()
+            for text in probing.follow():
+                if console.is_terminal:
+                    line.update(escape(text))
+                elif text != shown:
+                    console.print(f"  {text}", markup=False)
+                    shown = text
+    except KeyboardInterrupt:
+        click.echo(f"\n{probing.job.refusal}", err=True)
+    return replace(examined, job=probing.job)

@@ -50,28 +50,66 @@ class Settings:
     workers: int
     cores: int
     memory_bytes: int
+    gpus: int
+    nodes: int
     walltime_s: int
     scheduler_cores: int
     scheduler_memory_bytes: int
+    account: str
+    qos: str
+    constraint: str
     worker_walltime_s: int
     workers_per_job: int
+    keep: int
+    most_queued: int
+    arrays: bool
     drain_s: int
     death_timeout_s: int
+    modules: tuple[str, ...]
+    conda: str
+    venv: str
+    export: tuple[str, ...]
     prologue: tuple[str, ...]
     python: str
+    container: str
+    binds: tuple[str, ...]
+    check_versions: bool
     mpiexec: str
     interface: str
     notebook_dir: str
     extra: tuple[str, ...]
+    skip: tuple[str, ...]
     start_timeout_s: int
     local_slots: int
+    slurm_memory: str
+    sge_pe: str
+    sge_pe_nodes: str
+    sge_memory: str
+    sge_gpu: str
+    lsf_memory_unit: str
+    lsf_memory_per: str
+
+    @property
+    def system_options(self) -> dict[str, str]:
+        """Those that only one batch system knows."""
+        names = ("slurm_memory", "sge_pe", "sge_pe_nodes", "sge_memory", "sge_gpu", "lsf_memory_unit", "lsf_memory_per")
+        options: dict[str, str] = {name: getattr(self, name) for name in names}
+        return options | ({"local_slots": str(self.local_slots)} if self.local_slots else {})
 
 
 TIMES = {"walltime", "worker_walltime", "drain", "death_timeout", "start_timeout"}
 MEMORIES = {"memory", "scheduler_memory"}
 FLAGS = {"worker_walltime": "--walltime"}
 """Flags that are not called as their option; `add-worker --walltime` can mean only one."""
-COUNTS = {"workers", "cores", "scheduler_cores", "workers_per_job"}
+COUNTS = {"workers", "cores", "nodes", "scheduler_cores", "workers_per_job", "most_queued"}
+COUNTS_FROM_0 = {"gpus", "keep", "local_slots"}
+LISTS = {"modules", "export", "prologue", "binds", "extra", "skip"}
+SWITCHES = {"arrays", "check_versions"}
+CHOICES = {
+    "slurm_memory": ("node", "cpu", "none"),
+    "lsf_memory_unit": ("KB", "MB", "GB"),
+    "lsf_memory_per": ("slot", "host"),
+}
 
 
 def config_files(env: Mapping[str, str]) -> list[tuple[Source, Path]]:
@@ -189,12 +227,26 @@ def _parsed(key: str, value: Any) -> Any:
         return parse_memory(str(value))
     if key in COUNTS:
         return parse_count(str(value), what=key)
-    if key in ("prologue", "extra"):
+    if key in LISTS:
         if not isinstance(value, (list, tuple)) or not all(isinstance(line, str) for line in value):
             raise ConfigError(f"{key} must be a list of lines, not {value!r}")
+        if key == "export" and (wrong := [line for line in value if not re.match(r"[A-Za-z_]\w*=", line, re.ASCII)]):
+            raise ConfigError(f"export is a list of NAME=VALUE, not {wrong[0]!r}")
         return tuple(value)
-    if key == "local_slots":
+    if key in COUNTS_FROM_0:
         return 0 if str(value) == "0" else parse_count(str(value), what=key)
+    if key in SWITCHES:
+        return _switch(key, value)
     if not isinstance(value, str):
         raise ConfigError(f"{key} must be a text, not {value!r}")
+    if key in CHOICES and value not in CHOICES[key]:
+        raise ConfigError(f"{key} must be one of {', '.join(CHOICES[key])}, not {value!r}")
     return value
+
+
+def _switch(key: str, value: Any) -> bool:
+    """TOML has true and false; a variable or flag has words for them."""
+    words = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
+    if str(value).lower() not in words:
+        raise ConfigError(f"{key} must be true or false, not {value!r}")
+    return words[str(value).lower()]

@@ -13,6 +13,7 @@
   + StoreError              10   a file of the session cannot be read or written
   + NoSuchJob               11   the session has no such job
   + NotRunning              13   the session is not in a state for this
+  + SiteUnfit               14   `hpclab doctor` has found a problem
 
 A message says what happened, the evidence, and on its last line what to do next.
 """
@@ -57,13 +58,18 @@ class CommandError(HpclabError):
     def __init__(self, what: str, result: CommandResult, *, next_step: str = "") -> None:
         lines = result.output.strip().splitlines()[-10:] or ["(nothing)"]
         evidence = [
-            f"  command: {shlex.join(result.argv)}",
+            f"  command: {_shown(result.argv)}",
             f"  on: {result.host}, exit status {result.exit_status}",
             "  it said:",
             *(f"    {line}" for line in lines),
         ]
         super().__init__("\n".join([what, *evidence, *([next_step] if next_step else [])]))
         self.result = result
+
+
+def _shown(argv: Sequence[str]) -> str:
+    """A command for people, who need not see the program of several lines in it that clears the environment."""
+    return " ".join("…" if "\n" in word else shlex.quote(word) for word in argv)
 
 
 class Refused(CommandError):
@@ -124,3 +130,9 @@ class NotRunning(HpclabError):
     """The session is not in a state for what was asked."""
 
     exit_code = 13
+
+
+class SiteUnfit(HpclabError):
+    """`hpclab doctor` has found a problem, and told it."""
+
+    exit_code = 14

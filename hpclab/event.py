@@ -26,14 +26,18 @@ class Event:
             return f"{self.what} {shown or ''}".strip()
 
 
-_OPTIONAL = {"reason": "", "worker": "", "versions": "", "python": ""}
+_OPTIONAL = {"reason": "", "worker": "", "versions": "", "python": "", "network": "not told", "nodes": "this node"}
 
 SENTENCES = {
     "submitted": "submitted to {queue}",
     "started": "started on {node}",
     "prologue": "a line of the prologue failed: {reason}",
-    "environment": "environment ready: Python {python}, {versions}",
-    "mpi": "starting {ranks} MPI ranks with {launcher}",
+    "environment": "environment ready: Python {python}, {versions}; network: {network}",
+    "mpi": "starting {ranks} MPI ranks on {nodes} with {launcher}",
+    "again": "the batch system started this job again on {node}: it is a new session under the old name",
+    "closing": "{left} left: save your notebooks",
+    "keeper": "keeping {count} added workers",
+    "kept": "keeping workers: {reason}",
     "scheduler": "Dask scheduler up at {address}",
     "jupyter": "JupyterLab up on port {port}",
     "connecting": "connecting to the scheduler at {address}",

@@ -86,6 +86,26 @@ class SessionFolder:
         return self / "scheduler.json"
 
     @property
+    def addresses(self) -> str:
+        """All addresses of the Dask scheduler: on which of them it answers depends on who asks."""
+        return self / "addresses.json"
+
+    @property
+    def pulse(self) -> str:
+        """When the main job was last known to live, in seconds since the epoch."""
+        return self / "pulse"
+
+    @property
+    def known(self) -> str:
+        """What the batch system last said of each job, for when it does not answer or has forgotten."""
+        return self / "known.json"
+
+    @property
+    def keep(self) -> str:
+        """How many added workers the session is to have, if it was asked to keep some."""
+        return self / "keep"
+
+    @property
     def roster(self) -> str:
         """The workers that the Dask scheduler has now, kept by the scheduler itself."""
         return self / "workers.json"

@@ -15,6 +15,7 @@ class Chunk:
     count: int
     cores: int
     memory_bytes: int
+    gpus: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +24,20 @@ class JobSpec:
 
     name: str
     chunks: tuple[Chunk, ...]
+    """In the order of the MPI ranks; the first chunk's node is where the script runs."""
     walltime_s: int
     log: str
+    """The job's log, with `{job_id}` where its id goes. The script writes there itself."""
+    nodes: int = 1
+    """1: all chunks on one node. More: the chunks spread over that many."""
     partition: str = ""
+    account: str = ""
+    qos: str = ""
+    constraint: str = ""
     extra: tuple[str, ...] = ()
+    """Directives of the site's own, as they stand."""
     options: Mapping[str, str] = field(default_factory=dict)
+    """What only one batch system knows, by the names of its settings."""
 
     @property
     def cores(self) -> int:
@@ -36,6 +46,20 @@ class JobSpec:
     @property
     def memory_bytes(self) -> int:
         return sum(chunk.count * chunk.memory_bytes for chunk in self.chunks)
+
+    @property
+    def tasks(self) -> int:
+        """MPI ranks, or workers."""
+        return sum(chunk.count for chunk in self.chunks)
+
+    @property
+    def gpus(self) -> int:
+        return sum(chunk.count * chunk.gpus for chunk in self.chunks)
+
+    @property
+    def is_uniform(self) -> bool:
+        """All tasks are alike."""
+        return len({(chunk.cores, chunk.memory_bytes, chunk.gpus) for chunk in self.chunks}) == 1
 
 
 class JobState(Enum):
@@ -48,11 +72,17 @@ class JobState(Enum):
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    GONE = "gone"
+    """The batch system answered, and knows it no more: it has ended, and its own events say how."""
     UNKNOWN = "unknown"
 
     @property
     def is_final(self) -> bool:
-        return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+        return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED, JobState.GONE)
+
+
+WILL_NOT_START = "it will not start"
+"""Begins the hint in the reason of a job that waits in vain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +94,42 @@ class JobStatus:
     reason: str = ""
     node: str = ""
     start_time: float | None = None
+    """When it started, or, of a pending job, when the batch system expects it to start."""
     end_time: float | None = None
     """When it ended, or, of a running job, when its walltime is over."""
     exit_status: int | None = None
+    """The script's own, or 128 + the signal that killed it."""
+
+    @property
+    def is_hopeless(self) -> bool:
+        """It waits, and will not start as it was asked for. The batch system's module has said so in its reason."""
+        return not self.state.is_final and WILL_NOT_START in self.reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queue:
+    """One queue (partition) of a batch system, as far as it tells; 0 and empty: not told."""
+
+    name: str
+    is_default: bool = False
+    is_open: bool = True
+    """Takes jobs and runs them."""
+    walltime_limit_s: int = 0
+    nodes: int = 0
+    cores_per_node: int = 0
+    memory_per_node_bytes: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A main job's size to choose among: so many nodes with so many cores each, the scheduler's among them."""
+
+    nodes: int
+    cores: int
+
+    def __str__(self) -> str:
+        return f"{self.nodes}x{self.cores}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +142,8 @@ class JobRecord:
     cores: int
     memory_bytes: int
     walltime_s: int
+    gpus: int = 0
+    """Of each worker."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -87,6 +152,7 @@ class JobRecord:
     def from_dict(given: Mapping[str, Any]) -> JobRecord:
         """Raises KeyError, TypeError or ValueError when it is not a record."""
         numbers = {name: _whole(given[name]) for name in ("workers", "cores", "memory_bytes", "walltime_s")}
+        numbers["gpus"] = _whole(given.get("gpus", 0))
         return JobRecord(role="main" if given["role"] == "main" else "worker", **numbers)
 
 
@@ -108,6 +174,8 @@ class JobExit(IntEnum):
     JUPYTER_DIED = 45
     SESSION_OVER = 46
     WORKER_FAILED = 47
+    WRONG_WORLD = 48
+    WRONG_VERSIONS = 49
     TERMINATED = 143
 
     @property
@@ -125,6 +193,8 @@ _MEANING = {
     JobExit.JUPYTER_DIED: "JupyterLab died",
     JobExit.SESSION_OVER: "the session was over",
     JobExit.WORKER_FAILED: "its Dask workers failed again and again",
+    JobExit.WRONG_WORLD: "the MPI launcher did not bring its ranks together",
+    JobExit.WRONG_VERSIONS: "the job's Python or Dask is another one than the session's",
     JobExit.TERMINATED: "it was told to end (cancelled, or its walltime was reached)",
 }
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from hpclab.batch import BATCH_SYSTEMS
-from hpclab.errors import CommandError, HpclabError, Refused
+from hpclab.errors import CommandError, HpclabError, Refused, TookTooLong, UnreadableOutput
 from hpclab.hosts import Host
-from hpclab.job import JobState, JobStatus
+from hpclab.job import JobState, JobStatus, Queue
+
+ANSWER_WITHIN_S = 9
+"""A batch system that takes longer to say how jobs are does not answer: somebody waits for us."""
 
 
 class JobQueue:
@@ -22,46 +26,82 @@ class JobQueue:
         self._asked = 0.0
         self._ids: frozenset[str] = frozenset()
         self._known: dict[str, JobStatus] = {}
+        self.silence = ""
+        """Why the last question about jobs had no answer; empty if it had one."""
 
-    def submit(self, script: str) -> str:
-        """The new job's id; raises Refused with the batch system's own words."""
-        result = self._host.run(self._batch.submit_command(script))
+    def submit(self, script: str, *, count: int = 1, log: str = "") -> list[str]:
+        """The ids of the new jobs; more than one are an array. Raises Refused with the batch system's own words."""
+        result = self._host.run(self._batch.submit_command(script, count=count, log=log))
         if result.exit_status:
             raise Refused(
                 f"{self._system} would not take the job",
                 result,
-                next_step="ask for something else; `hpclab script start|add-worker` shows what is submitted",
+                next_step="ask for something else, or later; `hpclab script start|add-worker` shows what is submitted",
             )
         self._asked = 0.0
-        return self._batch.parse_job_id(result.stdout)
+        return self._batch.parse_job_ids(result.stdout, count)
 
     def status(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:
-        """Every job asked for; those that the batch system does not know or could not be asked about are UNKNOWN."""
+        """Every job asked for: GONE if the batch system knows it no more, UNKNOWN if it could not be asked."""
         wanted = frozenset(job_ids)
         if wanted and (time.monotonic() - self._asked > self._fresh_s or not wanted <= self._ids):
             self._known = self._ask(job_ids)
             self._asked, self._ids = time.monotonic(), wanted
-        return {job_id: self._known.get(job_id) or _unknown(job_id, "") for job_id in job_ids}
+        return {job_id: self._known[job_id] for job_id in job_ids}
 
     def _ask(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:
+        self.silence = ""
         try:
-            result = self._host.run(self._batch.status_command(job_ids))
-            if result.exit_status == 0:
-                return dict(self._batch.parse_status(result.stdout))
-            why = result.output
+            known = {job_id: _absent(job_id, JobState.GONE) for job_id in job_ids}
+            answer = self._host.run(self._batch.status_command(job_ids), timeout_s=ANSWER_WITHIN_S)
+            told = self._batch.parse_status(answer)
+            known.update(told)
+            for job_id in job_ids:
+                # of an array that was cancelled in the queue Slurm has one line, and none for its tasks
+                array = told.get(job_id.partition("_")[0])
+                if job_id not in told and array is not None and array.state.is_final:
+                    known[job_id] = replace(array, job_id=job_id)
+            missing = [job_id for job_id in job_ids if known[job_id].state is JobState.GONE]
+            return {**known, **self._history(missing)}
         except HpclabError as error:
-            why = str(error)
-        last = why.strip().splitlines()[-1] if why.strip() else "no answer"
-        return {job_id: _unknown(job_id, f"{self._system} does not answer: {last}") for job_id in job_ids}
+            said = str(error).strip().splitlines() or ["no answer"]
+            late = isinstance(error, TookTooLong)
+            self.silence = f"{self._system} does not answer: {f'nothing in {ANSWER_WITHIN_S} s' if late else said[0]}"
+            return {job_id: _absent(job_id, JobState.UNKNOWN, self.silence) for job_id in job_ids}
+
+    def _history(self, job_ids: Sequence[str]) -> Mapping[str, JobStatus]:
+        """Of jobs that the batch system has put away. An accounting that is down is no answer, either."""
+        command = self._batch.history_command(job_ids) if job_ids else []
+        if not command:
+            return {}
+        return self._batch.parse_history(self._host.run(command, timeout_s=ANSWER_WITHIN_S))
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         if not job_ids:
             return
         result = self._host.run(self._batch.cancel_command(job_ids))
         self._asked = 0.0
-        if result.exit_status:
-            raise CommandError(f"{self._system} would not cancel {', '.join(job_ids)}", result)
+        if not self._batch.is_cancelled(result):
+            raise CommandError(
+                f"{self._system} would not cancel {', '.join(job_ids)}",
+                result,
+                next_step="say it again when it answers; a session that is told to stop ends by itself meanwhile",
+            )
+
+    def expected_start(self, script: str) -> float:
+        """When this script would start, were it submitted now, in seconds since the epoch.
+
+        Raises UnreadableOutput in the batch system's own words when it would not start at all.
+        """
+        command = self._batch.estimate_command(script)
+        if not command:
+            raise UnreadableOutput(f"{self._system} cannot say when a job would start before it is submitted")
+        return self._batch.parse_estimate(self._host.run(command))
+
+    def queues(self) -> list[Queue]:
+        command = self._batch.queues_command()
+        return self._batch.parse_queues(self._host.run(command, timeout_s=ANSWER_WITHIN_S)) if command else []
 
 
-def _unknown(job_id: str, reason: str) -> JobStatus:
-    return JobStatus(job_id=job_id, state=JobState.UNKNOWN, reason=reason)
+def _absent(job_id: str, state: JobState, reason: str = "") -> JobStatus:
+    return JobStatus(job_id=job_id, state=state, reason=reason)

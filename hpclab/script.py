@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hpclab.batch import BatchSystem
 from hpclab.folder import SessionFolder
@@ -22,28 +22,95 @@ def job_script(
     record: JobRecord,
     *,
     prologue: Sequence[str],
-    argv: Sequence[str],
+    program: str,
+    skip: Sequence[str] = (),
 ) -> str:
-    """`argv` runs as the job's one program; its exit status becomes the job's."""
-    started = json.dumps({"event": "started", **record.to_dict()})[1:-1]
-    end_time = batch.END_TIME or f"$(($(date +%s) + {spec.walltime_s}))"
+    """`program` is a line of shell, the job's one program; its exit status becomes the job's.
+
+    Directives that begin with a text of `skip` are left out.
+    """
+    directives = [line for line in batch.directives(spec) if line in spec.extra or not line.startswith(tuple(skip))]
     lines = [
         "#!/bin/bash",
-        *(f"{batch.DIRECTIVE} {line}" for line in batch.directives(spec)),
+        *(f"{batch.DIRECTIVE} {line}" for line in directives),
         "",
         f"hpclab_session={shlex.quote(folder.path)}",
+        f"export HPCLAB_SESSION={shlex.quote(folder.name)}",
+        f'export HPCLAB_JOB_ID="{batch.JOB_ID}" HPCLAB_JOB_END_TIME="{batch.END_TIME}"',
+        *_body(spec, record, prologue=prologue, program=program),
+    ]
+    return "\n".join(lines)
+
+
+def hand_script(
+    batches: Mapping[str, BatchSystem], spec: JobSpec, record: JobRecord, *, prologue: Sequence[str], program: str
+) -> str:
+    """A script for someone who submits it by hand, to whichever of these batch systems: it belongs to no session yet.
+
+    The session is named by $HPCLAB_NAME. `program` finds its folder in $hpclab_session and Python in $hpclab_python.
+    """
+    is_main = record.role == "main"
+    lines = ["#!/bin/bash"]
+    for name, batch in batches.items():
+        # sbatch would take PBS's directives for its own, too
+        lines += [f"{batch.DIRECTIVE} --ignore-pbs"] if name == "slurm" else []
+        # where the log goes is not known yet, and what the batch system says goes where it always does
+        told = [line for line in batch.directives(spec) if not line.startswith(("--output", "--open-mode", "-o", "-j"))]
+        lines += [f"{batch.DIRECTIVE} {line}" for line in told]
+    lines += ["", *(_START_BY_HAND if is_main else _ADD_BY_HAND)]
+    for name, batch in batches.items():
+        otherwise = '[ -n "$HPCLAB_JOB_ID" ] || ' if lines[-1] else ""
+        found = f'HPCLAB_JOB_ID="{batch.JOB_ID}" HPCLAB_JOB_END_TIME="{batch.END_TIME}"'
+        lines.append(f"{otherwise}hpclab_system={name} {found}")
+    lines += ["export HPCLAB_JOB_ID HPCLAB_JOB_END_TIME", _PREPARED if is_main else _JOINED]
+    return "\n".join([*lines, *_body(spec, record, prologue=prologue, program=program)])
+
+
+def _body(spec: JobSpec, record: JobRecord, *, prologue: Sequence[str], program: str) -> list[str]:
+    """Everything from the moment that the job knows its id and its session."""
+    started = json.dumps({"event": "started", **record.to_dict()})[1:-1]
+    return [
         f"hpclab_started={shlex.quote(started)}",
-        f"export HPCLAB_SESSION={shlex.quote(folder.name)} HPCLAB_SCRATCH=",
-        f'export HPCLAB_JOB_ID="{batch.JOB_ID}" HPCLAB_JOB_END_TIME="{end_time}"',
+        # a stop watch, only where the batch system does not say when it will end us
+        f"case $HPCLAB_JOB_END_TIME in ''|*[!0-9.]*) HPCLAB_JOB_END_TIME=$(($(date +%s) + {spec.walltime_s}));; esac",
+        "export HPCLAB_SCRATCH=",
         _HEAD + _ENDED + (_OVER if record.role == "main" else "") + _ENDS,
         *(["", "# prologue", _PROLOGUE_TELLS, *prologue, "trap - ERR"] if prologue else []),
         *([_AS_UNDER_A_NANNY] if record.role == "worker" else []),
         "",
         _PROGRAM_HEARS_SIGNAL,
-        shlex.join(argv),
+        program,
         "",
     ]
-    return "\n".join(lines)
+
+
+_PATHS_BY_HAND = [
+    "",
+    "# the Python that has hpclab; activate your environment here if it is not the one on your PATH",
+    "hpclab_python=${HPCLAB_PYTHON:-python3}",
+    "export HPCLAB_SESSION=${HPCLAB_NAME:-by-hand}",
+    'hpclab_session="${HPCLAB_HOME:-$HOME/.hpclab}/sessions/$HPCLAB_SESSION"',
+    "",
+]
+_START_BY_HAND = [
+    "# Starts a session: submit this file with sbatch or qsub; `hpclab attach by-hand` then says how to connect.",
+    "# For a session of another name: HPCLAB_NAME=NAME sbatch …, or qsub -v HPCLAB_NAME=NAME ….",
+    *_PATHS_BY_HAND,
+]
+_ADD_BY_HAND = [
+    "# Adds a worker to the session that start-dask.sh has started: submit this file with sbatch or qsub, as often as",
+    "# you like. For a session of another name: HPCLAB_NAME=NAME sbatch …, or qsub -v HPCLAB_NAME=NAME ….",
+    *_PATHS_BY_HAND,
+]
+_PREPARED = """\
+if [ -n "$HPCLAB_JOB_ID" ]; then
+    "$hpclab_python" -P -m hpclab prepare "$HPCLAB_SESSION" --queue "$hpclab_system" || exit
+fi"""
+_JOINED = """\
+if [ ! -d "$hpclab_session/events" ]; then
+    echo "there is no session $HPCLAB_SESSION in $hpclab_session: submit start-dask.sh first" >&2
+    exit 2
+fi"""
 
 
 # the names begin with hpclab_ so that no prologue has them for something of its own
@@ -54,7 +121,10 @@ hpclab_event() {
     local now=${EPOCHREALTIME:-$(date +%s)}
     printf '{"time": %s, %s}\n' "${now/,/.}" "$1" >>"$hpclab_session/events/$HPCLAB_JOB_ID.jsonl"
 }
-hpclab_event "$hpclab_started, \"node\": \"$(hostname)\""
+hpclab_node=$(hostname)
+[ ! -s "$hpclab_session/events/$HPCLAB_JOB_ID.jsonl" ] || hpclab_again=1
+hpclab_event "$hpclab_started, \"node\": \"$hpclab_node\""
+[ -z "${hpclab_again:-}" ] || hpclab_event "\"event\": \"again\", \"node\": \"$hpclab_node\""
 """
 
 # the batch system forgets a finished job within minutes; these files do not
@@ -69,7 +139,9 @@ _OVER = r"""    [ -e "$hpclab_session/over" ] || echo "its main job ended" >"$hp
 _ENDS = r"""    exit "$1"
 }
 trap 'hpclab_ended $?' EXIT
-trap 'exit 143' TERM INT USR1 USR2
+trap 'exit 143' TERM INT USR2
+# Grid Engine's word that it will suspend us
+trap : USR1
 # ours alone: in a scratch folder that others could have made before us they could change what Dask writes there
 HPCLAB_SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/hpclab-XXXXXXXX" || mktemp -d /tmp/hpclab-XXXXXXXX) || exit 40"""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,35 +12,36 @@ from typing import Any
 from hpclab.batch import BATCH_SYSTEMS, parse_queue
 from hpclab.config import Settings
 from hpclab.credentials import new_credentials
-from hpclab.errors import HpclabError, JobEnded, NoSuchJob, NoSuchSession, NotRunning, StoreError, TookTooLong
+from hpclab.detection import VERSIONS_COMMAND, detected, the_one
+from hpclab.errors import (
+    ConfigError,
+    HpclabError,
+    NoSuchJob,
+    NoSuchSession,
+    NotRunning,
+    SessionExists,
+    StoreError,
+    TookTooLong,
+    UnreadableOutput,
+)
 from hpclab.event import Event
 from hpclab.folder import SessionFolder
+from hpclab.growth import FAILURES_IN_A_ROW, Change, Offer, failing, kept, replacement_lead_s, scaled, soonest
 from hpclab.hosts import Host
-from hpclab.job import Chunk, JobRecord, JobSpec, JobState, JobStatus
+from hpclab.job import JobRecord, JobState, JobStatus, Shape
 from hpclab.jobqueue import JobQueue
 from hpclab.names import check_name, new_name
-from hpclab.script import job_script
+from hpclab.request import Request, shaped
+from hpclab.statuses import job_statuses, open_jobs
 from hpclab.store import Jobs, SessionRecord, Store
-from hpclab.view import JobView, SessionView, session_state, true_status, unreadable, workers_by_job
+from hpclab.units import counted
+from hpclab.versions import in_words
+from hpclab.view import JobView, SessionView, last_run, session_state, true_status, unreadable, workers_by_job
 
 ALIVE = ("queued", "held", "starting", "running", "unknown")
 CANCEL_GRACE_S = 45
 """How long `stop` and `remove-worker` wait for jobs to be gone; batch systems take up to 30 s between TERM and KILL."""
-
-JOB_TELLS_FIRST_S = 15
-"""The job has the same time limit for its start, and knows better what went wrong."""
-ASK_EVERY_S = 1.0
-"""How often a start asks the batch system; in between the job itself tells by its events."""
 FOLLOW_LINES = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """One step of a start: `what` is queued, running, scheduler or jupyter; seconds since the submission."""
-
-    what: str
-    text: str
-    elapsed_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,13 @@ class Session:
         self._store = store
         self._record = record
         self._queue = JobQueue(host, record.system)
+        self.request = Request(
+            folder=self.folder,
+            system=record.system,
+            partition=record.partition,
+            settings=record.settings,
+            python=host.python,
+        )
 
     @property
     def name(self) -> str:
@@ -73,35 +81,90 @@ class Session:
     def start(host: Host, settings: Settings, *, name: str = "", notebook_dir: str) -> Session:
         """Make the folder and its scripts, and submit the main job. When that fails, nothing is left."""
         store = Store(host, settings)
-        record = _new_record(store, settings, host.name, name=name, notebook_dir=notebook_dir)
+        record = _new_record(store, settings, host, name=name, notebook_dir=notebook_dir)
         session = Session(host, store, record)
-        scripts = {
-            session.folder.start_script: session.start_script(),
-            session.folder.worker_script: session.worker_script(),
-        }
-        store.make(record, new_credentials(record.name), scripts)
+        session._make()
         try:
-            session._submit(session.folder.start_script, session._main_record())
+            session._submit(session.folder.start_script, session.request.main_record)
         except BaseException:
             store.remove(record.name)
             raise
         return session
 
-    def _submit(self, script: str, record: JobRecord) -> str:
-        """A job's id. One that we cannot record is cancelled again, for nobody would find it."""
-        job_id = self._queue.submit(script)
+    def start_script(self) -> str:
+        """That of the main job, which compares its versions with those of the environment that makes the script."""
+        versions = in_words(self._host.versions) if self._record.settings.check_versions else ""
+        return replace(self.request, versions=versions).main_script()
+
+    @staticmethod
+    def fit(host: Host, settings: Settings, shapes: Sequence[Shape], *, notebook_dir: str) -> tuple[list[Offer], Offer]:
+        """When a main job of each shape would start, and the soonest. Nothing is submitted.
+
+        Raises NotRunning when none would start, in the batch system's words.
+        """
+        store = Store(host, settings)
+        offers = []
+        for shape in shapes:
+            record = _new_record(store, shaped(settings, shape), host, name="", notebook_dir=notebook_dir)
+            session = Session(host, store, record)
+            folder = f"{host.home}/fit-{record.name}"
+            path = f"{folder}/start-dask.sh"
+            host.make_folder(folder)
+            host.write(path, session.start_script(), mode=0o700)
+            try:
+                offers.append(Offer(shape=shape, start_time=session._queue.expected_start(path)))
+            except UnreadableOutput as error:
+                offers.append(Offer(shape=shape, start_time=None, refusal=str(error)))
+            finally:
+                host.remove_tree(folder)
+        best = soonest(offers)
+        if best is None:
+            told = "\n".join(f"  {offer.shape}: {offer.refusal}" for offer in offers)
+            raise NotRunning(f"none of these shapes would start\n{told}\nnothing was submitted")
+        return offers, best
+
+    def _submit(self, script: str, record: JobRecord, count: int = 1) -> list[str]:
+        """The jobs' ids. What we cannot record is cancelled again, for nobody would find it."""
+        job_ids = self._queue.submit(script, count=count, log=self.folder.log("{job_id}"))
         try:
-            self._store.add_job(self.name, job_id, record, time.time())
+            self._store.add_jobs(self.name, job_ids, record, time.time())
         except BaseException:
-            self._queue.cancel([job_id])
+            self._queue.cancel(job_ids)
             raise
-        return job_id
+        return job_ids
+
+    def _make(self) -> None:
+        scripts = {
+            self.folder.start_script: self.start_script(),
+            self.folder.worker_script: self.request.worker_script(self.request.worker_record()),
+        }
+        self._store.make(self._record, new_credentials(self.name), scripts)
+
+    @staticmethod
+    def prepare(host: Host, settings: Settings, *, name: str, notebook_dir: str) -> Session:
+        """The session of a main job that was submitted by hand, and that runs already: made, or taken up again.
+
+        Raises SessionExists when another main job runs in it.
+        """
+        store = Store(host, settings)
+        record = _new_record(store, settings, host, name=name, notebook_dir=notebook_dir)
+        if name not in store.names():
+            session = Session(host, store, record)
+            session._make()
+            return session
+        session = Session.open(host, settings, name)
+        if (state := session.view().state) in ALIVE:
+            raise SessionExists(
+                f"the session {name} is {state} already\n"
+                f"submit add-one-worker.sh to give it workers, or set HPCLAB_NAME to another name for a new session"
+            )
+        return session
 
     @staticmethod
     def planned(host: Host, settings: Settings, *, name: str = "", notebook_dir: str) -> Session:
         """A session that is only thought of: its scripts can be looked at."""
         store = Store(host, settings)
-        return Session(host, store, _new_record(store, settings, host.name, name=name, notebook_dir=notebook_dir))
+        return Session(host, store, _new_record(store, settings, host, name=name, notebook_dir=notebook_dir))
 
     @staticmethod
     def open(host: Host, settings: Settings, name: str) -> Session:
@@ -144,83 +207,16 @@ class Session:
             except HpclabError as error:
                 found.append((None, unreadable(name, store.folder(name).path, str(error).splitlines()[0])))
         for system, queue in queues.items():
-            queue.status([job for session, jobs in opened if session._asks(system) for job in jobs])
+            queue.status(
+                [
+                    job
+                    for session, jobs in opened
+                    if session._asks(system)
+                    for job in open_jobs(store.known(session.name), jobs)
+                ]
+            )
         found += [(session, session._view(jobs)) for session, jobs in opened]
         return sorted(found, key=lambda pair: pair[1].created)
-
-    # the scripts
-
-    def start_script(self) -> str:
-        s = self._record.settings
-        argv = [
-            *self._inside("main_job"),
-            *["--workers", str(s.workers), "--nthreads", str(s.cores), "--memory", str(s.memory_bytes)],
-            *["--death-timeout", str(s.death_timeout_s), "--start-timeout", str(s.start_timeout_s)],
-            *["--interface", self._interface(), "--mpiexec", s.mpiexec, "--root-dir", s.notebook_dir],
-        ]
-        first = Chunk(count=1, cores=s.scheduler_cores, memory_bytes=s.scheduler_memory_bytes)
-        workers = Chunk(count=s.workers, cores=s.cores, memory_bytes=s.memory_bytes)
-        return self._script(self._main_record(), (first, workers), argv)
-
-    def worker_script(self, record: JobRecord | None = None) -> str:
-        s = self._record.settings
-        record = record or self.worker_record()
-        argv = [
-            *self._inside("worker_job"),
-            *["--workers", str(record.workers), "--nthreads", str(record.cores), "--memory", str(record.memory_bytes)],
-            *["--death-timeout", str(s.death_timeout_s), "--drain", str(min(s.drain_s, record.walltime_s // 4))],
-            *["--interface", self._interface()],
-        ]
-        chunk = Chunk(count=record.workers, cores=record.cores, memory_bytes=record.memory_bytes)
-        return self._script(record, (chunk,), argv)
-
-    def _main_record(self) -> JobRecord:
-        s = self._record.settings
-        return JobRecord(
-            role="main", workers=s.workers, cores=s.cores, memory_bytes=s.memory_bytes, walltime_s=s.walltime_s
-        )
-
-    def worker_record(
-        self,
-        *,
-        workers: int | None = None,
-        cores: int | None = None,
-        memory_bytes: int | None = None,
-        walltime_s: int | None = None,
-    ) -> JobRecord:
-        """What a worker job asks for: the session's own settings but for what is given."""
-        s = self._record.settings
-        return JobRecord(
-            role="worker",
-            workers=workers or s.workers_per_job,
-            cores=cores or s.cores,
-            memory_bytes=memory_bytes or s.memory_bytes,
-            walltime_s=walltime_s or s.worker_walltime_s,
-        )
-
-    def _inside(self, module: str) -> list[str]:
-        python = self._record.settings.python or self._host.python
-        return [python, "-P", "-m", f"hpclab.inside.{module}", self.folder.path]
-
-    def _interface(self) -> str:
-        wanted = self._record.settings.interface
-        if wanted != "auto":
-            return wanted
-        return "loopback" if self._record.system == "local" else ""
-
-    def _script(self, record: JobRecord, chunks: tuple[Chunk, ...], argv: list[str]) -> str:
-        s = self._record.settings
-        spec = JobSpec(
-            name=f"hpclab-{self.name}" if record.role == "main" else f"hpclab-{self.name}-worker",
-            chunks=chunks,
-            walltime_s=record.walltime_s,
-            log=self.folder.log("{job_id}"),
-            partition=self._record.partition,
-            extra=s.extra,
-            options={"slots": str(s.local_slots)} if s.local_slots else {},
-        )
-        batch = BATCH_SYSTEMS[self._record.system]
-        return job_script(batch, spec, self.folder, record, prologue=s.prologue, argv=argv)
 
     # what it looks like
 
@@ -234,7 +230,7 @@ class Session:
 
     def _statuses(self, jobs: Jobs) -> dict[str, JobStatus]:
         if self._asks(self._record.system):
-            return self._queue.status(list(jobs))
+            return job_statuses(self._queue, self._store, self._record, jobs, here=self._host.name)
         reason = f"it is on {self._record.host}: ask there"
         return {job_id: JobStatus(job_id=job_id, state=JobState.UNKNOWN, reason=reason) for job_id in jobs}
 
@@ -251,9 +247,20 @@ class Session:
         connection = self._store.connection(self.name)
         if connection is not None and connection.job_id != main_id:
             connection = None  # left over from something else
-        state, reason = session_state(true.get(main_id), connected=connection is not None, over=over)
+        pulse = self._store.pulse(self.name)
+        now = time.time()
+        state, reason = session_state(
+            true.get(main_id),
+            connected=connection is not None,
+            over=over,
+            silent_s=now - pulse if pulse else 0.0,
+            again=any(event.what == "again" for event in last_run(jobs[main_id][2])) if main_id else False,
+            has_run=bool(main_id and jobs[main_id][2]),
+        )
         is_up = state in ("running", "unknown")
-        joined = workers_by_job(self._store.roster(self.name) if is_up else [], jobs)
+        roster = self._store.roster(self.name) if is_up else {}
+        joined = workers_by_job(roster, jobs)
+        busy = workers_by_job([name for name, at_work in roster.items() if at_work], jobs)
         return SessionView(
             name=self.name,
             queue=":".join(filter(None, (self._record.system, self._record.partition))),
@@ -263,11 +270,19 @@ class Session:
             state=state,
             reason=reason,
             jobs=tuple(
-                JobView(job_id=job_id, record=record, submit_time=at, status=true[job_id], joined=joined[job_id])
-                for job_id, (record, at, _) in jobs.items()
+                JobView(
+                    job_id=job_id,
+                    record=record,
+                    submit_time=at,
+                    status=true[job_id],
+                    joined=joined[job_id],
+                    busy=busy[job_id],
+                    has_joined=joined[job_id] > 0 or any(event.what == "joined" for event in events),
+                )
+                for job_id, (record, at, events) in jobs.items()
             ),
             connection=connection if is_up else None,
-            now=time.time(),
+            now=now,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -287,6 +302,19 @@ class Session:
         known = ", ".join(job.job_id for job in view.jobs) or "none"
         raise NoSuchJob(f"the session {self.name} has no {f'job {job_id!r}' if job_id else 'main job'}\njobs: {known}")
 
+    def events(self, job_id: str) -> list[Event]:
+        """What a job has told of itself."""
+        return self._store.events(self.name, job_id)
+
+    def is_connected(self, job_id: str) -> bool:
+        """JupyterLab answers, that of this main job."""
+        connection = self._store.connection(self.name)
+        return connection is not None and connection.job_id == job_id
+
+    @property
+    def start_timeout_s(self) -> int:
+        return self._record.settings.start_timeout_s
+
     def why(self, job_id: str = "") -> Story:
         job = self.job(job_id)
         events = self._store.events(self.name, job.job_id)
@@ -297,13 +325,13 @@ class Session:
         return Story(
             job=job,
             events=tuple(events),
-            log_tail=self._log_of_failure(job.job_id, lines=15) if failed else "",
+            log_tail=self.log_of_failure(job.job_id, lines=15) if failed else "",
         )
 
     def log(self, job_id: str = "", *, lines: int = 50) -> str:
         return self._store.log(self.name, job_id or self.job().job_id, lines=lines)[0]
 
-    def _log_of_failure(self, job_id: str, *, lines: int) -> str:
+    def log_of_failure(self, job_id: str, *, lines: int) -> str:
         """The last lines up to the job's own word about its end; after that only the tear-down talks."""
         text = self.log(job_id, lines=FOLLOW_LINES).splitlines()
         said = [number for number, line in enumerate(text) if line.startswith(("hpclab: ending", "hpclab: failed"))]
@@ -334,56 +362,31 @@ class Session:
         if view.connection is None:
             raise NotRunning(_not_running(view))
 
-    def follow(self, *, poll_s: float = 0.05) -> Iterator[Phase]:
-        """Every step until JupyterLab is up. Raises JobEnded with the reason and the log, or TookTooLong.
+    def add_worker(self, record: JobRecord, count: int = 1, *, although_failing: bool = False) -> list[str]:
+        """Submit `count` worker jobs, as an array where there are arrays; their ids.
 
-        The time limit counts from when the job runs: a queue may take as long as it takes.
+        What was submitted before one is refused stays. Raises NotRunning when the session has ended, when the last
+        three worker jobs have failed to start, or when too many would wait in the queue.
         """
-        running_since, asked = None, 0.0
-        timeout_s = self._record.settings.start_timeout_s
-        told: set[str] = set()
-        main = self.job()
-        job_id, begin = main.job_id, main.submit_time or time.time()
-        while True:
-            now = time.time()
-            # before the events, so that those that led to it are told
-            connection = self._store.connection(self.name)
-            phases = _phases(self._store.events(self.name, job_id), begin)
-            running_since = running_since or (now if phases else None)
-            yield from (phase for phase in phases if phase.what not in told)
-            told |= {phase.what for phase in phases}
-            if connection is not None and connection.job_id == job_id:
-                return
-            if now - asked > ASK_EVERY_S:
-                asked, status = now, self.job(job_id).status
-                if status.state.is_final or status.state is JobState.COMPLETING:
-                    self._raise_ended(job_id)
-                if not phases:
-                    yield Phase(what="queued", text=status.reason or status.state.value, elapsed_s=now - begin)
-            if running_since and now - running_since > timeout_s + JOB_TELLS_FIRST_S:
-                raise TookTooLong(
-                    f"job {job_id} runs, but JupyterLab was not up within {timeout_s:.0f} s\n"
-                    f"it goes on: see `hpclab why --session {self.name}`, or end it with `hpclab stop {self.name}`"
-                )
-            time.sleep(poll_s)
-
-    def _raise_ended(self, job_id: str) -> None:
-        """Once more, when the job is quite gone, for by then it has said why."""
-        job = self._gone([job_id], within_s=CANCEL_GRACE_S).get(job_id) or self.job(job_id)
-        tail = "\n".join(f"    {line}" for line in self._log_of_failure(job_id, lines=12).splitlines())
-        raise JobEnded(
-            f"the main job {job_id} ended before JupyterLab was up: {job.status.reason or job.status.state.value}\n"
-            f"  the last lines of its log:\n{tail or '    (empty)'}\n"
-            f"the whole log: hpclab logs --session {self.name}"
-        )
-
-    def add_worker(self, record: JobRecord, count: int = 1) -> list[str]:
-        """Submit `count` worker jobs; their ids. What was submitted before one is refused stays."""
         self._check_here()
         view = self.view()
         if view.state not in ALIVE:
             raise NotRunning(_not_running(view))
+        if not although_failing and (reason := failing(view.jobs)):
+            raise NotRunning(
+                f"the last {FAILURES_IN_A_ROW} worker jobs of {self.name} failed to start: {reason}\n"
+                f"nothing was submitted; see `hpclab why JOB`, and try one again with `hpclab add-worker --anyway`"
+            )
+        most = self._record.settings.most_queued
+        queued = sum(job.status.state in (JobState.PENDING, JobState.HELD) for job in view.jobs)
+        if queued + count > most:
+            raise NotRunning(
+                f"{counted(queued, 'job')} of {self.name} would become {queued + count} in the queue; the limit is "
+                f"{most}\nnothing was submitted; ask for fewer, or raise `most_queued`"
+            )
         script = self._written(record)
+        if count > 1 and self._record.settings.arrays and BATCH_SYSTEMS[self._record.system].HAS_ARRAYS:
+            return self._submit(script, record, count)
         submitted: list[str] = []
         for _ in range(count):
             if over := self._store.over(self.name):
@@ -391,17 +394,50 @@ class Session:
                 raise NotRunning(
                     f"the session {self.name} has ended meanwhile: {over}\n{done}; start a new one with `hpclab start`"
                 )
-            submitted.append(self._submit(script, record))
+            submitted += self._submit(script, record)
         return submitted
 
     def _written(self, record: JobRecord) -> str:
         """The path of the script for such a job: the session's own where it fits."""
-        text = self.worker_script(record)
-        if record == self.worker_record():
+        if record == self.request.worker_record():
             return self.folder.worker_script
+        text = self.request.worker_script(record)
         path = self.folder.other_script(hashlib.sha256(text.encode()).hexdigest()[:8])
         self._store.write(path, text, mode=0o700)
         return path
+
+    def scale(self, workers: int) -> Change:
+        """Meet a number of Dask workers in all: submit what lacks, or cancel queued jobs, then retire idle workers."""
+        self._check_here()
+        view = self.view()
+        if view.state not in ALIVE:
+            raise NotRunning(_not_running(view))
+        if self._queue.silence:  # nobody knows which jobs to take away
+            raise NotRunning(f"{self._queue.silence}\nnothing was changed; say it again when it answers")
+        record = self.request.worker_record()
+        change = scaled(view.jobs, workers, workers_per_job=record.workers)
+        if change.submit:
+            self.add_worker(record, change.submit)
+        self._queue.cancel(change.cancel)
+        self._retire(change.retire)
+        return change
+
+    def keep(self, workers: int) -> Change:
+        """One look at whether `workers` added ones are there or coming; submits what lacks."""
+        self._check_here()
+        view = self.view()
+        if view.state not in ALIVE:
+            raise NotRunning(_not_running(view))
+        if self._queue.silence:
+            return Change()  # it will answer again
+        record = self.request.worker_record()
+        change = kept(view.jobs, workers, workers_per_job=record.workers, now=view.now)
+        main_ends = view.main.status.end_time if view.main else None
+        if main_ends and main_ends - view.now < replacement_lead_s(view.jobs):
+            change = Change()  # they would hardly have begun when the session ends
+        if change.submit:
+            self.add_worker(record, change.submit)
+        return change
 
     def remove_worker(self, job_id: str) -> str:
         """Let the workers of a job hand over their data and leave, then see that the job is gone. What was done."""
@@ -413,15 +449,26 @@ class Session:
             )
         if job.status.state.is_final:
             return f"job {job_id} had ended already: {job.status.reason or job.status.state.value}"
-        if job.joined:
-            self._store.write(self.folder.retire(job_id), "")
-            left_s = job.status.end_time - time.time() if job.status.end_time else CANCEL_GRACE_S
-            if job_id in self._gone([job_id], within_s=min(max(left_s, 1), 2 * CANCEL_GRACE_S)):
-                return f"job {job_id} handed over its data and left"
-        self._queue.cancel([job_id])
-        if not self._gone([job_id], within_s=CANCEL_GRACE_S):
+        if job.joined and not self._retire([job_id]):
+            return f"job {job_id} handed over its data and left"
+        if not job.joined:
+            self._queue.cancel([job_id])
+        if not self.gone([job_id], within_s=CANCEL_GRACE_S):
             raise TookTooLong(_not_gone([job_id], self.name))
         return f"job {job_id} was {'told to end' if job.joined else 'cancelled'}"
+
+    def _retire(self, job_ids: Sequence[str]) -> list[str]:
+        """Ask the workers of jobs to hand over their data and leave. Those that did not in time, and were cancelled."""
+        if not job_ids:
+            return []
+        for job_id in job_ids:
+            self._store.write(self.folder.retire(job_id), "")
+        jobs = [job for job in self.view().jobs if job.job_id in job_ids]
+        left_s = [job.status.end_time - time.time() for job in jobs if job.status.end_time] or [CANCEL_GRACE_S]
+        gone = self.gone(list(job_ids), within_s=min(max(*left_s, 1), 2 * CANCEL_GRACE_S))
+        late = [job_id for job_id in job_ids if job_id not in gone]
+        self._queue.cancel(late)
+        return late
 
     def stop(self) -> list[JobView]:
         """Cancel every job, also those still queued, and wait for them to be gone. Those that were cancelled."""
@@ -437,7 +484,7 @@ class Session:
         ]:
             self._queue.cancel([job.job_id for job in alive])
             cancelled |= {job.job_id: job for job in alive}
-            gone = self._gone(list(cancelled), within_s=CANCEL_GRACE_S)
+            gone = self.gone(list(cancelled), within_s=CANCEL_GRACE_S)
             if late := [
                 job_id
                 for job_id in cancelled
@@ -446,7 +493,7 @@ class Session:
                 raise TookTooLong(_not_gone(late, self.name))
         return list(cancelled.values())
 
-    def _gone(self, job_ids: list[str], *, within_s: float) -> dict[str, JobView]:
+    def gone(self, job_ids: list[str], *, within_s: float) -> dict[str, JobView]:
         """Wait for jobs to end; those that have."""
         deadline = time.time() + within_s
         while True:
@@ -469,25 +516,22 @@ def _not_running(view: SessionView) -> str:
     return f"the session {view.name} is not running but {view.state}{reason}\nstart a new one with `hpclab start`"
 
 
-def _new_record(store: Store, settings: Settings, host_name: str, *, name: str, notebook_dir: str) -> SessionRecord:
+def _new_record(store: Store, settings: Settings, host: Host, *, name: str, notebook_dir: str) -> SessionRecord:
     system, partition = parse_queue(settings.queue)
+    if system == "auto":
+        system = the_one(detected(host.run(VERSIONS_COMMAND).stdout))
+    if system == "local" and settings.nodes > 1:
+        raise ConfigError("`--queue local` is this machine alone, one node\nask for more --workers instead of --nodes")
+    if settings.container and settings.nodes > 1:
+        raise ConfigError(
+            "a main job in a container is one node: the launcher that reaches others is outside of it\n"
+            "start on one node; `hpclab add-worker` brings workers on any, in the same container"
+        )
     return SessionRecord(
         name=check_name(name) if name else new_name(set(store.names())),
         created=time.time(),
         system=system,
         partition=partition,
-        host=host_name,
+        host=host.name,
         settings=replace(settings, notebook_dir=settings.notebook_dir or notebook_dir),
     )
-
-
-_STEPS = {"started": "running", "prologue": "prologue", "scheduler": "scheduler", "jupyter": "jupyter"}
-
-
-def _phases(events: list[Event], begin: float) -> list[Phase]:
-    """The steps that the job has told of."""
-    return [
-        Phase(what=_STEPS[event.what], text=event.sentence, elapsed_s=max(0.0, event.time - begin))
-        for event in events
-        if event.what in _STEPS
-    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import time
 from collections.abc import Sequence
@@ -9,19 +10,27 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hpclab.config import Setting
 from hpclab.connection import DASHBOARD_PORT, JUPYTER_PORT
-from hpclab.session import Phase, Story
-from hpclab.units import format_duration, format_memory, format_walltime
+from hpclab.follow import Phase
+from hpclab.growth import Change, Offer
+from hpclab.session import Story
+from hpclab.units import counted, format_duration, format_memory, format_walltime
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
+    from hpclab.doctor import Examined, Finding
+    from hpclab.job import Queue
+
 NEXT = (
     ("add-worker -s {name}", "one more Dask worker, again and again"),
     ("status {name}", "what runs, what waits and why"),
     ("stop {name}", "end the session and all its jobs"),
 )
+
+FOLD_ABOVE = 3
+"""So many jobs in a row that wait alike have a line each; more of them have one together."""
 
 COLOURS = {
     "running": "green", "queued": "yellow", "pending": "yellow", "held": "yellow", "starting": "cyan",
@@ -74,10 +83,10 @@ def status_text(described: dict[str, Any]) -> Group:
     head = Text.assemble((described["name"], "bold"), "  ", (state, COLOURS.get(state, "")))
     for part in _facts(described):
         head.append(f" · {part}")
-    if described["reason"] and state not in ("running", "starting"):
+    if described["reason"] not in ("", state):
         head.append(f"\n{described['reason']}")
-    # the main job's reason stands in the head already
-    others = [(job["id"], job) for job in described["jobs"] if job["role"] != "main"]
+    # the main job's reason stands in the head already, and what is wrong with all of them, too
+    others = [(j["id"], j) for j in described["jobs"] if j["role"] != "main" and j["reason"] != described["reason"]]
     return Group(head, _jobs_table(described["jobs"]), _reasons(others))
 
 
@@ -94,21 +103,18 @@ def _facts(described: dict[str, Any]) -> list[str]:
     return facts
 
 
-def counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _jobs_table(jobs: Sequence[dict[str, Any]]) -> Table:
     rows = []
-    for job in jobs:
+    for alike in _folded(jobs):
+        job = alike[0]
         is_up = job["state"] in ("running", "completing")
         rows.append(
             (
-                job["id"],
+                job["id"] if len(alike) == 1 else f"{job['id']} … {alike[-1]['id']}",
                 "main" if job["role"] == "main" else "",
                 _coloured(job["state"]),
                 _short_name(job["node"]),
-                f"{job['joined']} of {job['workers']}" if is_up else str(job["workers"]),
+                f"{job['joined']} of {job['workers']}" if is_up else str(sum(job["workers"] for job in alike)),
                 str(job["cores"]),
                 format_memory(job["memory_bytes"]),
                 _left(job),
@@ -116,6 +122,21 @@ def _jobs_table(jobs: Sequence[dict[str, Any]]) -> Table:
         )
     columns = ("job", "", "state", "node", "joined", "cores", "memory", "left")
     return _table(columns, rows, right=(4, 5, 6, 7), shrink=(3,))
+
+
+def _folded(jobs: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Those that are shown on one line: many in a row that wait, or have ended, alike."""
+    folded: list[list[dict[str, Any]]] = []
+    for _, group in itertools.groupby(jobs, key=_likeness):
+        alike = list(group)
+        folded += [alike] if len(alike) > FOLD_ABOVE else [[job] for job in alike]
+    return folded
+
+
+def _likeness(job: dict[str, Any]) -> tuple[Any, ...]:
+    if job["state"] in ("running", "completing") or job["role"] == "main":
+        return (job["id"],)
+    return job["state"], job["workers"], job["cores"], job["memory_bytes"], job["node"]
 
 
 def sessions_table(found: Sequence[dict[str, Any]]) -> Group:
@@ -180,9 +201,98 @@ def story_text(story: Story) -> Group:
     return Group(*parts)
 
 
+def change_text(change: Change) -> str:
+    """What a change of size did."""
+    parts = [
+        (change.submit, f"submitted {counted(change.submit, 'worker job')}"),
+        (len(change.cancel), f"cancelled {_few(change.cancel)}, whose workers had not joined"),
+        (len(change.retire), f"{_few(change.retire)} handed over their data and left"),
+    ]
+    return "; ".join(text for number, text in parts if number) or "nothing to do"
+
+
+def _few(job_ids: Sequence[str]) -> str:
+    return ", ".join(job_ids) if len(job_ids) < 6 else counted(len(job_ids), "job")
+
+
+def offers_table(offers: Sequence[Offer], best: Offer) -> Table:
+    """When each shape would start, and which is taken."""
+    now = time.time()
+    rows = [
+        (
+            str(offer.shape),
+            "taken" if offer is best else "",
+            "never: " + offer.refusal if offer.start_time is None else _in_words(offer.start_time - now),
+        )
+        for offer in offers
+    ]
+    return _wrapping_table(("nodes x cores", "", "would start"), rows)
+
+
+def _in_words(wait_s: float) -> str:
+    return "now" if wait_s < 5 else f"in {format_duration(wait_s)}"
+
+
 def config_table(settings: Sequence[Setting]) -> Table:
     rows = [(setting.key, str(setting.value), setting.where) for setting in settings]
     return _wrapping_table(("option", "value", "from"), rows)
+
+
+MARKS = {"ok": "✔", "warning": "!", "problem": "✘", "unknown": "?"}
+PLAIN_MARKS = {"ok": "ok", "warning": "warning", "problem": "PROBLEM", "unknown": "unknown"}
+"""For terminals that have no such signs."""
+STATE_COLOURS = {"ok": "green", "warning": "yellow", "problem": "red", "unknown": "magenta"}
+
+
+def doctor_text(examined: Examined, *, unicode: bool = True) -> Group:
+    """What was found, the queues, and the profile."""
+    from rich.console import Group
+    from rich.text import Text
+
+    # here, since most commands need none of it
+    from hpclab.doctor import findings, summary
+    from hpclab.site_profile import profile
+
+    found = findings(examined)
+    parts: list[Text | Table] = [_findings_table(found, MARKS if unicode else PLAIN_MARKS)]
+    if examined.queues:
+        parts += [Text(), _queues_table(examined.queues)]
+    # not wrapped, for it is to be copied
+    parts += [Text(f"\n{summary(found)}\n"), Text(profile(examined).rstrip(), no_wrap=True, overflow="ignore")]
+    return Group(*parts)
+
+
+def _findings_table(found: Sequence[Finding], marks: dict[str, str]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in found:
+        told = Text(finding.text)
+        if finding.next_step and finding.state != "ok":
+            told.append(f"\n-> {finding.next_step}", style="bold")
+        table.add_row(Text(marks[finding.state], STATE_COLOURS[finding.state]), Text(finding.topic), told)
+    return table
+
+
+def _queues_table(queues: Sequence[Queue]) -> Table:
+    rows = [
+        (
+            queue.name,
+            "default" if queue.is_default else "" if queue.is_open else "closed",
+            format_walltime(queue.walltime_limit_s) if queue.walltime_limit_s else "",
+            str(queue.nodes or ""),
+            str(queue.cores_per_node or ""),
+            format_memory(queue.memory_per_node_bytes) if queue.memory_per_node_bytes else "",
+            queue.note,
+        )
+        for queue in queues
+    ]
+    columns = ("queue", "", "walltime", "nodes", "cores", "memory", "note")
+    return _table(columns, rows, right=(2, 3, 4, 5), shrink=(0, 6))
 
 
 def _table(

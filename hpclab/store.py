@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from hpclab.errors import NoSuchSession, SessionExists, StoreError, UnreadableOu
 from hpclab.event import Event, from_lines
 from hpclab.folder import SessionFolder
 from hpclab.hosts import Host
-from hpclab.job import JobRecord
+from hpclab.job import JobRecord, JobState, JobStatus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,34 @@ LONG_LINE_BYTES = 2000
 
 Jobs = dict[str, tuple[JobRecord, float | None, list[Event]]]
 """The jobs of a session by id: what each is, when it was submitted (unless by hand), and its events."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What a batch system once said of jobs, and when (seconds since the epoch; 0: never)."""
+
+    time: float
+    jobs: Mapping[str, JobStatus]
+
+
+def _status(job_id: str, given: Mapping[str, Any]) -> JobStatus:
+    start, end, code = (given.get(name) for name in ("start_time", "end_time", "exit_status"))
+    return JobStatus(
+        job_id=job_id,
+        state=JobState(given["state"]),
+        reason=str(given.get("reason", "")),
+        node=str(given.get("node", "")),
+        start_time=None if start is None else _time(start),
+        end_time=None if end is None else _time(end),
+        exit_status=None if code is None else int(code),
+    )
+
+
+def _time(given: Any) -> float:
+    time = float(given)
+    if not math.isfinite(time):
+        raise ValueError(f"{time} is no time")
+    return time
 
 
 class Store:
@@ -137,10 +166,12 @@ class Store:
                 f"nothing of it was changed; look at {self.folder(name).path}, and remove it if it is not a session"
             ) from error
 
-    def add_job(self, name: str, job_id: str, record: JobRecord, submit_time: float) -> None:
-        path = self.folder(name).job(job_id)
-        with _told(f"record job {job_id}, which was submitted,"):
-            self._host.write(path, json.dumps({**record.to_dict(), "submit_time": submit_time}) + "\n")
+    def add_jobs(self, name: str, job_ids: Sequence[str], record: JobRecord, submit_time: float) -> None:
+        """One file for what was submitted at once: for the tasks of an array it names them all."""
+        path = self.folder(name).job(job_ids[0])
+        tasks = {"job_ids": list(job_ids)} if len(job_ids) > 1 else {}
+        with _told(f"record job {job_ids[0]}, which was submitted,"):
+            self._host.write(path, json.dumps({**record.to_dict(), "submit_time": submit_time, **tasks}) + "\n")
 
     def jobs(self, name: str) -> Jobs:
         """Every job by its id: those that we submitted, and those that recorded themselves when they started."""
@@ -149,9 +180,14 @@ class Store:
             submitted = [n.removesuffix(".json") for n in self._host.names(folder.jobs) if n.endswith(".json")]
             started = [n.removesuffix(".jsonl") for n in self._host.names(folder / "events") if n.endswith(".jsonl")]
         found: Jobs = {}
-        for job_id in sorted({*submitted, *started}, key=_by_number):
+        records: dict[str, dict[str, Any]] = {}
+        for first in submitted:
+            given = self._json(folder.job(first))
+            tasks = given.get("job_ids")
+            records |= dict.fromkeys(map(str, tasks) if isinstance(tasks, list) else [first], given)
+        for job_id in sorted({*records, *started}, key=_by_number):
             events = self.events(name, job_id) if job_id in started else []
-            told = [self._json(folder.job(job_id))] if job_id in submitted else []
+            told = [records[job_id]] if job_id in records else []
             told += [event.details for event in events if event.what == "started"]
             for given in told:
                 try:
@@ -173,11 +209,34 @@ class Store:
         except UnreadableOutput:
             return None
 
-    def roster(self, name: str) -> list[str]:
-        """The names of the workers that the Dask scheduler has."""
+    def roster(self, name: str) -> dict[str, bool]:
+        """The names of the workers that the Dask scheduler has, and whether each is at work."""
         workers = self._json(self.folder(name).roster).get("workers")
         given = workers if isinstance(workers, list) else []
-        return [str(worker["name"]) for worker in given if isinstance(worker, dict) and "name" in worker]
+        return {str(w["name"]): bool(w.get("tasks")) for w in given if isinstance(w, dict) and "name" in w}
+
+    def pulse(self, name: str) -> float | None:
+        """When the main job was last known to live."""
+        try:
+            seen = float(self._text(self.folder(name).pulse))
+        except ValueError:
+            return None
+        return seen if math.isfinite(seen) else None
+
+    def known(self, name: str) -> Known:
+        """What the batch system said when it last answered."""
+        given = self._json(self.folder(name).known)
+        try:
+            jobs = {str(job_id): _status(str(job_id), fields) for job_id, fields in given.get("jobs", {}).items()}
+            return Known(time=_time(given.get("time", 0)), jobs=jobs)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):  # cut off or foreign
+            return Known(time=0.0, jobs={})
+
+    def remember(self, name: str, known: Known) -> None:
+        """As far as it can be written: what is only a memory must not stand in anybody's way."""
+        jobs = {job_id: {**vars(status), "state": status.state.value} for job_id, status in known.jobs.items()}
+        with suppress(OSError):
+            self._host.write(self.folder(name).known, json.dumps({"time": known.time, "jobs": jobs}) + "\n")
 
     def token(self, name: str) -> str:
         with _told("read the session's token"):
@@ -217,9 +276,9 @@ class Store:
         return given if isinstance(given, dict) else {}
 
 
-def _by_number(job_id: str) -> tuple[int, str]:
-    digits = job_id.partition(".")[0]
-    return (int(digits) if digits.isdecimal() else 0, job_id)
+def _by_number(job_id: str) -> tuple[list[int], str]:
+    """The tasks of an array (`12_10`, `12[10].server`) follow each other, too."""
+    return ([int(digits) for digits in re.findall(r"[0-9]{1,18}", job_id)], job_id)
 
 
 @contextmanager

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from hpclab.connection import (
 )
 from hpclab.event import Event
 from hpclab.job import JobExit, JobRecord, JobState, JobStatus, exit_meaning
+from hpclab.units import format_duration
 
 LOOPBACK = "127.0.0.1"
 
@@ -33,6 +34,10 @@ class JobView:
     submit_time: float | None
     status: JobStatus
     joined: int
+    busy: int = 0
+    """How many of those that have joined are at work."""
+    has_joined: bool = False
+    """Now or earlier."""
 
     def describe(self, now: float) -> dict[str, Any]:
         status = self.status
@@ -45,8 +50,10 @@ class JobView:
             "node": status.node,
             "workers": self.record.workers,
             "joined": self.joined,
+            "busy": self.busy,
             "cores": self.record.cores,
             "memory_bytes": self.record.memory_bytes,
+            "gpus": self.record.gpus,
             "walltime_s": self.record.walltime_s,
             "submit_time": self.submit_time,
             "start_time": status.start_time,
@@ -99,7 +106,10 @@ class SessionView:
                 "joined": sum(job["joined"] for job in described),
                 "cores": sum(job["joined"] * job["cores"] for job in joined),
                 "memory_bytes": sum(job["joined"] * job["memory_bytes"] for job in joined),
-                "pending": sum(job["workers"] for job in described if job["state"] in ("pending", "held")),
+                # one that was suspended has joined
+                "pending": sum(
+                    job["workers"] for job in described if job["state"] in ("pending", "held") and not job["joined"]
+                ),
             },
             "jobs": described,
         }
@@ -126,20 +136,20 @@ def true_status(status: JobStatus, events: Sequence[Event], *, over: str = "") -
 
     `over` tells how the session ended, if it has.
     """
-    events = _last_run(events)
+    events = last_run(events)
     exited = next((event for event in reversed(events) if event.what == "exited"), None)
     node = status.node or next((str(event.details.get("node", "")) for event in events if event.what == "started"), "")
     status = replace(status, node=node)
     if exited is None:
-        # it never ran, and the batch system has forgotten it: it was cancelled in the queue when the session ended
-        was_cancelled = over and not events and status.state is JobState.UNKNOWN and not status.reason
-        return replace(status, state=JobState.CANCELLED) if was_cancelled else status
+        return _gone(status, ran=bool(events), over=over) if status.state is JobState.GONE else status
     told_code = exited.details.get("exit_status")
     code = told_code if isinstance(told_code, int) else 1
-    told = next((e.details.get("reason") for e in reversed(events) if e.what in ("failed", "ending")), None)
+    # why something failed explains more than that the rest ended for it
+    reasons = {event.what: event.details.get("reason") for event in events}
+    told = reasons.get("failed") or reasons.get("ending")
     never_began = any(event.what == "failed" for event in events)
     good = code == JobExit.OK or (code == JobExit.SESSION_OVER and not never_began)
-    if status.state is JobState.UNKNOWN:
+    if status.state in (JobState.UNKNOWN, JobState.GONE):
         state = JobState.DONE if good else JobState.FAILED
         return replace(status, state=state, reason=told or exit_meaning(code), exit_status=code, end_time=exited.time)
     if status.state is JobState.RUNNING:
@@ -151,7 +161,16 @@ def true_status(status: JobStatus, events: Sequence[Event], *, over: str = "") -
     return status
 
 
-def _last_run(events: Sequence[Event]) -> Sequence[Event]:
+def _gone(status: JobStatus, *, ran: bool, over: str) -> JobStatus:
+    """The batch system has forgotten it, and it has not said how it ended."""
+    if ran:
+        reason = "it ended without a word: it was killed, or its node died; the batch system has forgotten it"
+        return replace(status, state=JobState.FAILED, reason=status.reason or reason)
+    reason = "" if over else "it left the queue without having run"
+    return replace(status, state=JobState.CANCELLED, reason=status.reason or reason)
+
+
+def last_run(events: Sequence[Event]) -> Sequence[Event]:
     """A job that the batch system has started again tells its story from the start."""
     starts = [index for index, event in enumerate(events) if event.what == "started"]
     return events[starts[-1] :] if starts else events
@@ -164,23 +183,50 @@ _SESSION_STATES = {
     JobState.DONE: "ended",
     JobState.FAILED: "failed",
     JobState.CANCELLED: "ended",
+    JobState.GONE: "ended",
     JobState.UNKNOWN: "unknown",
 }
 
 
-def session_state(main: JobStatus | None, *, connected: bool, over: str) -> tuple[str, str]:
-    """The session's state in a word, and its reason."""
+SILENT_S = 10
+"""A main job that has shown no pulse for this long may be dead, whatever the batch system says."""
+
+
+def session_state(
+    main: JobStatus | None,
+    *,
+    connected: bool,
+    over: str,
+    silent_s: float = 0.0,
+    again: bool = False,
+    has_run: bool = False,
+) -> tuple[str, str]:
+    """The session's state in a word, and its reason.
+
+    `silent_s` is how long its main job has shown no pulse; `again`: the batch system has started it anew; `has_run`: it
+    has run at all, and if it waits, it is to be started anew.
+    """
     if main is None:
         return ("ended", over) if over else ("unknown", "its main job left no record")
     if main.state is JobState.RUNNING:
-        return ("running" if connected else "starting", main.reason)
+        reason = main.reason
+        if again:
+            reason = f"started again by the batch system on {main.node}: what ran in its notebooks is lost"
+        if silent_s > SILENT_S:
+            reason = f"no sign of life from {main.node} for {format_duration(silent_s)}: the node may be down"
+        return ("running" if connected else "starting", reason)
     if main.state.is_final and over.startswith("stopped"):
         return "ended", over
+    if main.state is JobState.PENDING and has_run:
+        return (
+            "queued",
+            f"put back into the queue by the batch system: what ran in its notebooks is lost ({main.reason})",
+        )
     return _SESSION_STATES[main.state], main.reason
 
 
-def workers_by_job(names: Sequence[str], job_ids: Mapping[str, object]) -> dict[str, int]:
-    """How many Dask workers each job has in the scheduler."""
+def workers_by_job(names: Iterable[str], job_ids: Iterable[str]) -> dict[str, int]:
+    """How many of these Dask workers each job has."""
     counts = dict.fromkeys(job_ids, 0)
     for name in names:
         job_id = job_of_worker(name)

@@ -10,6 +10,7 @@ from typing import Any
 from hpclab.config import Settings, load
 from hpclab.connection import Connection
 from hpclab.credentials import Credentials
+from hpclab.event import Event, to_line
 from hpclab.folder import SessionFolder
 from hpclab.hosts.recording import RecordingHost
 from hpclab.job import Chunk, JobRecord, JobSpec
@@ -22,9 +23,9 @@ HOME = "/home/ada/.hpclab"
 
 
 def settings(**changes: Any) -> Settings:
-    """The defaults, but for what is given."""
+    """The defaults on this machine, but for what is given."""
     defaults, _ = load({}, [], {})
-    return replace(defaults, **changes)
+    return replace(defaults, **{"queue": "local", **changes})
 
 
 def job_spec(**changes: Any) -> JobSpec:
@@ -71,18 +72,34 @@ def localq_status(**states: str) -> tuple[int, str, str]:
     return 0, "".join(lines), ""
 
 
+def squeue(**states: str) -> tuple[int, str, str]:
+    """squeue(job1="RUNNING") is what Slurm would answer; a state may go on as `RUNNING|0|START|END|NODE|REASON`."""
+    rest = ["", "0", "N/A", "N/A", "n/a", "None"]
+    lines = ["JOBID|STATE|EXIT_CODE|START_TIME|END_TIME|EXEC_HOST|REASON"]
+    for key, told in states.items():
+        given = told.split("|")
+        lines.append("|".join([key.removeprefix("job"), *given, *rest[len(given) :]]))
+    return 0, "\n".join(lines) + "\n", ""
+
+
 def host_that_answers(*answers: tuple[int, str, str]) -> RecordingHost:
     return RecordingHost(answers)
 
 
 def with_jobs(
-    host: RecordingHost, name: str = "calm-otter", jobs: Sequence[JobRecord] = (), *, first: int = 1
+    host: RecordingHost, name: str = "calm-otter", jobs: Sequence[JobRecord] = (), *, first: int = 1, **changes: Any
 ) -> RecordingHost:
-    """The host with a session on it, whose jobs are numbered from `first`."""
+    """The host with a session on it, whose jobs are numbered from `first`; `changes` are the session record's."""
     here = folder(name)
     host.make_folder(here.path)
-    host.files[here.session] = session_record(name).to_text()
+    host.files[here.session] = session_record(name, **changes).to_text()
     host.files[here.token] = TOKEN + "\n"
     for number, record in enumerate(jobs, first):
         host.files[here.job(str(number))] = json.dumps({**record.to_dict(), "submit_time": NOON})
     return host
+
+
+def happens(host: RecordingHost, job_id: str, *events: tuple[str, dict[str, Any]], name: str = "calm-otter") -> None:
+    """happens(host, "1", ("started", {…}), …) is what that job has told of itself, one a second after noon."""
+    told = [Event(time=NOON + at, what=what, details=more) for at, (what, more) in enumerate(events, 1)]
+    host.files[folder(name).events(job_id)] = "".join(map(to_line, told))

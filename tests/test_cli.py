@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -25,7 +27,7 @@ from hpclab.session import Session
 from hpclab.store import Store
 
 README = Path(__file__).parents[1] / "README.md"
-COMMANDS = sorted(cli.cli.commands)
+COMMANDS = sorted(name for name, command in cli.cli.commands.items() if not command.hidden)
 
 STUB = f"""#!{sys.executable}
 import os, sys
@@ -66,6 +68,7 @@ def home(tmp_path, monkeypatch) -> Path:
         "HPCLAB_HOME": tmp_path / "hpclab",
         "HPCLAB_LOCALQ_DIR": tmp_path / "localq",
         "HPCLAB_SITE_CONFIG": tmp_path / "none.toml",
+        "HPCLAB_QUEUE": "local",
         "COLUMNS": "200",
     }.items():
         monkeypatch.setenv(name, str(value))
@@ -112,7 +115,7 @@ def an_ended_session(home) -> str:
     """A session whose one job nobody remembers; it wrote down that it has ended."""
     store = Store(LocalHost(os.environ), settings())
     folder = store.make(session_record(), CREDENTIALS, {})
-    store.add_job("calm-otter", "1", job_record("main"), NOON)
+    store.add_jobs("calm-otter", ["1"], job_record("main"), NOON)
     story = [
         {"time": NOON, "event": "started", "node": "n1"},
         {"time": NOON + 5, "event": "failed", "reason": "no mpiexec"},
@@ -139,7 +142,20 @@ def test_without_a_command_it_shows_help(hpclab):
 
 def test_the_commands_are_those_that_were_promised():
     assert set(COMMANDS) == {
-        *["start", "add-worker", "status", "list", "logs", "why", "script", "attach", "remove-worker", "stop", "config"]
+        *[
+            "start",
+            "add-worker",
+            "status",
+            "list",
+            "logs",
+            "why",
+            "script",
+            "attach",
+            "remove-worker",
+            "stop",
+            "config",
+        ],
+        *["scale", "keep", "doctor"],
     }
 
 
@@ -163,7 +179,7 @@ def test_every_command_is_told_in_one_line_of_the_overview(hpclab, command):
         (name, option)
         for name, command in cli.cli.commands.items()
         for option in command.params
-        if isinstance(option, click.Option)
+        if not command.hidden and isinstance(option, click.Option)
     ],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
@@ -253,6 +269,11 @@ def test_what_cannot_be_done_with_a_session_that_has_ended(hpclab, an_ended_sess
         (["--queue", "local:fast"], "say --queue local"),
         *[(["--name", text], "cannot be the name") for text in ["a/b", "..", "../x", "two words", "x" * 300, "-x"]],
         (["--profile", "big"], "no [profile.big]"),
+        (["--nodes", "0"], "nodes must be a whole number"),
+        (["--gpus", "-1"], "gpus must be a whole number"),
+        (["--export", "value"], "export is a list of NAME=VALUE"),
+        (["--nodes", "2"], "one node"),
+        (["-q", "slurm", "--nodes", "2", "--container", "x.sif"], "a main job in a container is one node"),
     ],
 )
 @pytest.mark.parametrize("command", [["start"], ["script", "start"]], ids=" ".join)
@@ -404,6 +425,54 @@ def test_script_prints_what_would_be_submitted_and_makes_nothing(hpclab, home, a
     assert sorted(home.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("args", "lines"),
+    [
+        (["--module", "gcc/13", "--module", "openmpi"], ["module load gcc/13 openmpi"]),
+        (["--conda", "my env"], ["conda activate 'my env'"]),
+        (["--venv", "/v"], [". /v/bin/activate"]),
+        (["--export", "A=b c", "--export", "D="], ["export A='b c'", "export D=''"]),
+        (["-q", "slurm:short", "-N", "2", "-A", "phys"], ["#SBATCH --partition=short", "#SBATCH --account=phys"]),
+        (["-q", "slurm", "-G", "1", "--constraint", "a100"], ["#SBATCH --gres=gpu:1", "#SBATCH --constraint=a100"]),
+    ],
+    ids=lambda value: " ".join(value[:2]),
+)
+def test_flags_reach_the_script(hpclab, args, lines):
+    text = hpclab("script", "start", *args).stdout
+    assert set(lines) <= set(text.splitlines())
+
+
+def test_a_script_runs_in_the_container(hpclab):
+    text = hpclab("script", "add-worker", "--container", "my image.sif", "--bind", "/data", "--bind", "/x").stdout
+    assert "--bind /data --bind /x 'my image.sif'" in text
+    assert text.splitlines()[-1].startswith("hpclab_run python -P -m hpclab.inside.worker_job ")
+
+
+@pytest.mark.parametrize("which", ["start", "add-worker"])
+def test_a_script_by_hand_makes_its_session_itself(hpclab, home, which):
+    answer = hpclab("script", which, "--by-hand")
+    subprocess.run(["bash", "-n"], input=answer.stdout, text=True, check=True, timeout=10)
+    for words in ["\n#SBATCH ", "\n#PBS ", "HPCLAB_NAME"]:
+        assert words in answer.stdout
+    assert str(home / "hpclab") not in answer.stdout
+    assert made(home) == []
+
+
+@pytest.mark.parametrize(
+    ("shapes", "exit_code", "words"),
+    [
+        ("nonsense", 2, "write NODESxCORES"),
+        ("1x1,1x2", 13, "none of these shapes would start"),
+        ("2x1", 2, "one node"),
+    ],
+)
+def test_a_shape_that_cannot_be_fitted_is_told_and_nothing_made(hpclab, home, shapes, exit_code, words):
+    answer = hpclab("start", "--fit", shapes)
+    assert (answer.exit_code, answer.stdout) == (exit_code, "")
+    assert words in answer.stderr
+    assert made(home) == []
+
+
 # a session that has ended
 
 
@@ -457,6 +526,34 @@ def test_a_session_from_start_to_stop(hpclab, home, a_stub):
     assert hpclab("stop", "calm-otter").exit_code == 0
 
 
+def test_a_session_grows(hpclab, a_stub, monkeypatch):
+    assert hpclab("start", "--name", "calm-otter").exit_code == 0
+    assert hpclab("scale", "1").stdout == "nothing to do\n"
+    assert hpclab("scale", "2").stdout == "submitted 1 worker job\n"
+    assert len(hpclab("add-worker", "-n", "2", "--anyway", "--json").json["jobs"]) == 2
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "time", SimpleNamespace(sleep=interrupted, strftime=time.strftime))
+    kept = hpclab("keep", "4")
+    assert kept.exit_code == 0
+    assert "keeping 4 added workers in calm-otter" in kept.stdout
+    assert "submitted 1 worker job" in kept.stdout
+
+
+@pytest.mark.parametrize("command", [["scale", "3"], ["keep", "3"]], ids=" ".join)
+def test_a_session_that_has_ended_does_not_grow(hpclab, an_ended_session, command):
+    answer = hpclab(*command, "-s", an_ended_session)
+    assert answer.exit_code == 13
+    assert "not running but failed" in answer.stderr
+
+
+@pytest.mark.parametrize("args", [["scale"], ["scale", "-1"], ["keep", "0"], ["keep", "many"]], ids=" ".join)
+def test_a_number_of_workers_that_makes_no_sense(hpclab, args):
+    assert hpclab(*args).exit_code == 2
+
+
 def test_start_prints_all_that_is_needed_next(hpclab, a_stub):
     answer = hpclab("start", "--name", "calm-otter")
     for words in [
@@ -473,7 +570,7 @@ def test_ctrl_c_loses_nothing_and_says_what_to_do(hpclab, a_stub, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Session, "follow", interrupted)
+    monkeypatch.setattr(cli, "follow", interrupted)
     answer = hpclab("start", "--name", "calm-otter")
     assert (answer.exit_code, answer.stdout) == (130, "")
     for words in ["still", "hpclab attach calm-otter", "hpclab stop calm-otter"]:

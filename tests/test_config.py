@@ -145,11 +145,30 @@ def test_where_the_files_are(env, site, user):
 @pytest.mark.parametrize("key", OPTIONS)
 def test_every_option_has_a_variable(key):
     default = OPTIONS[key]
-    value = "a line" if isinstance(default, list) else "2h" if ":" in str(default) else str(default)
+    value = "A=line" if isinstance(default, list) else "2h" if ":" in str(default) else str(default)
     if key == "profile":
         return
     found = setting(key, {f"HPCLAB_{key.upper()}": value}, [], {})
     assert (found.source, found.where) == (Source.ENVIRONMENT, f"$HPCLAB_{key.upper()}")
+
+
+@pytest.mark.parametrize(
+    ("word", "is_on"),
+    [("true", True), ("Yes", True), ("1", True), ("on", True), ("false", False), ("NO", False), ("0", False)],
+)
+def test_a_switch_has_words_in_the_environment(word, is_on):
+    assert load({"HPCLAB_ARRAYS": word}, [], {})[0].arrays is is_on
+
+
+def test_none_of_something_may_be_asked_for():
+    settings, _ = load({"HPCLAB_GPUS": "0", "HPCLAB_KEEP": "0"}, [], {"local_slots": 0})
+    assert (settings.gpus, settings.keep, settings.local_slots) == (0, 0, 0)
+
+
+def test_what_only_one_batch_system_knows_is_handed_on_by_name():
+    options = load({"HPCLAB_SGE_PE": "openmp", "HPCLAB_LOCAL_SLOTS": "8"}, [], {})[0].system_options
+    assert (options["sge_pe"], options["local_slots"], options["slurm_memory"]) == ("openmp", "8", "node")
+    assert "local_slots" not in load({}, [], {})[0].system_options
 
 
 def test_a_list_in_the_environment_is_one_line_each():
@@ -204,6 +223,17 @@ def test_an_unknown_key_is_named_with_file_line_and_close_match(write, tmp_path,
         "extra = {a = 1}",
         "python = ['a']",
         "start_timeout = '0s'",
+        "nodes = 0",
+        "gpus = -1",
+        "keep = 'many'",
+        "most_queued = 0",
+        "export = ['a value']",
+        "export = ['2A=b']",
+        "modules = 'python'",
+        "arrays = 2",
+        "check_versions = 'perhaps'",
+        "slurm_memory = 'gpu'",
+        "lsf_memory_unit = 'TB'",
     ],
 )
 def test_a_value_of_the_wrong_kind_is_named_with_its_place(write, tmp_path, text):

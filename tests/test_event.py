@@ -81,7 +81,7 @@ def test_an_event_without_its_details_still_has_a_sentence(what):
     [
         ("started", {"node": "node17"}, "started on node17"),
         ("exited", {"exit_status": 0}, "ended with exit status 0"),
-        ("environment", {"python": "3.11.7"}, "environment ready: Python 3.11.7, "),
+        ("environment", {"python": "3.11.7"}, "environment ready: Python 3.11.7, ; network: not told"),
         ("failed", {"reason": "no {braces} are filled in"}, "failed: no {braces} are filled in"),
     ],
 )

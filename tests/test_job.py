@@ -8,12 +8,30 @@ import json
 import pytest
 from fixtures import job_record, job_spec
 
-from hpclab.job import JobExit, JobRecord, JobState, exit_meaning
+from hpclab.job import Chunk, JobExit, JobRecord, JobState, Shape, exit_meaning
 
 
 def test_a_job_asks_for_the_sum_of_its_chunks():
     spec = job_spec()
     assert (spec.cores, spec.memory_bytes) == (1 + 3 * 2, 2**30 + 3 * 2**31)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "tasks", "gpus", "is_uniform"),
+    [
+        ([(1, 1, 0)], 1, 0, True),
+        ([(1, 1, 0), (3, 2, 2)], 4, 6, False),
+        ([(1, 2, 1), (3, 2, 1)], 4, 4, True),
+    ],
+)
+def test_its_tasks_are_those_of_all_chunks(chunks, tasks, gpus, is_uniform):
+    given = tuple(Chunk(count=n, cores=cores, memory_bytes=2**30, gpus=gpus) for n, cores, gpus in chunks)
+    spec = job_spec(chunks=given)
+    assert (spec.tasks, spec.gpus, spec.is_uniform) == (tasks, gpus, is_uniform)
+
+
+def test_a_shape_is_written_as_users_write_it():
+    assert str(Shape(nodes=4, cores=16)) == "4x16"
 
 
 def test_values_are_frozen():
@@ -23,7 +41,7 @@ def test_values_are_frozen():
 
 @pytest.mark.parametrize("state", JobState)
 def test_only_what_cannot_change_any_more_is_final(state):
-    assert state.is_final == (state.value in ("done", "failed", "cancelled"))
+    assert state.is_final == (state.value in ("done", "failed", "cancelled", "gone"))
 
 
 def test_unknown_is_not_gone():
@@ -48,6 +66,12 @@ def test_a_record_survives_json(record):
 def test_what_is_not_a_record_is_refused(changes):
     with pytest.raises((KeyError, TypeError, ValueError)):
         JobRecord.from_dict({**job_record().to_dict(), **changes})
+
+
+def test_a_record_of_an_older_version_has_no_gpus():
+    given = job_record().to_dict()
+    del given["gpus"]
+    assert JobRecord.from_dict(given).gpus == 0
 
 
 @pytest.mark.parametrize("missing", ["role", "workers", "cores", "memory_bytes", "walltime_s"])

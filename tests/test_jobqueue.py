@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from fixtures import host_that_answers, localq_status
+from fixtures import host_that_answers, localq_status, squeue
 
 from hpclab.errors import CommandError, CommandMissing, Refused, TookTooLong, UnreadableOutput
 from hpclab.hosts.recording import RecordingHost
 from hpclab.job import JobState
-from hpclab.jobqueue import JobQueue
+from hpclab.jobqueue import ANSWER_WITHIN_S, JobQueue
 
 IDS = [str(number) for number in range(1, 201)]
 LOCALQ = ("python", "-m", "hpclab.localq")
@@ -60,9 +60,9 @@ def test_no_jobs_are_no_question():
     assert host.commands == []
 
 
-def test_a_job_that_is_not_known_is_unknown_and_not_gone():
+def test_a_job_that_is_not_known_to_who_answers_is_gone():
     status = JobQueue(host_that_answers(localq_status(job1="RUNNING")), "local").status(["1", "2"])["2"]
-    assert (status.state, status.reason) == (JobState.UNKNOWN, "")
+    assert (status.state, status.reason) == (JobState.GONE, "")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_job_that_is_not_known_is_unknown_and_not_gone():
     [
         ((1, "", "localq: error one\nlocalq: the disk is full\n"), "localq: the disk is full"),
         ((1, "only this\n", ""), "only this"),
-        ((127, "", ""), "no answer"),
+        ((127, "", ""), "exit status 127"),
         ((0, '{"id": "1", "sta', ""), "localq status answered"),
     ],
 )
@@ -82,14 +82,17 @@ def test_a_question_without_answer_makes_every_job_unknown_with_the_reason(answe
         assert reason in status.reason
 
 
-@pytest.mark.parametrize("error", [TookTooLong("it did not answer"), CommandMissing("there is no squeue")])
-def test_a_host_that_cannot_ask_makes_every_job_unknown_with_the_reason(error):
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(TookTooLong("'bash' did not answer"), "nothing in 9 s"), (CommandMissing("there is no squeue"),) * 2],
+)
+def test_a_host_that_cannot_ask_makes_every_job_unknown_with_the_reason(error, reason):
     class Silent(RecordingHost):
         def run(self, argv, *, timeout_s=60):
             raise error
 
     status = JobQueue(Silent(), "local").status(["1"])["1"]
-    assert (status.state, status.reason) == (JobState.UNKNOWN, f"local does not answer: {error}")
+    assert (status.state, status.reason) == (JobState.UNKNOWN, f"local does not answer: {reason}")
 
 
 def test_after_a_question_without_answer_the_next_one_may_have_one():
@@ -98,12 +101,88 @@ def test_after_a_question_without_answer_the_next_one_may_have_one():
     assert [queue.status(["1"])["1"].state for _ in range(2)] == [JobState.UNKNOWN, JobState.RUNNING]
 
 
+@pytest.mark.parametrize(
+    ("answer", "silence"), [((1, "", "busy\n"), "local does not answer: busy"), (localq_status(), "")]
+)
+def test_whether_the_last_question_had_an_answer_is_known(answer, silence):
+    queue = JobQueue(host_that_answers((1, "", "busy before\n"), answer), "local", fresh_s=-1)
+    for _ in range(2):
+        queue.status(["1"])
+    assert queue.silence == silence
+
+
+# history: what squeue knows no more, sacct may
+
+
+SACCT = "2|COMPLETED|0:0|2026-11-20T23:00:00|2026-11-20T23:10:00|node1|None\n"
+
+
+def asked(host: RecordingHost) -> list[tuple[str, set[str]]]:
+    """squeue or sacct, and the job ids that were asked for by name."""
+    programs = [next(word for word in argv if word in ("squeue", "sacct")) for argv in host.commands]
+    return [
+        (program, set(argv[-1].split(",")) & set(IDS)) for program, argv in zip(programs, host.commands, strict=True)
+    ]
+
+
+def test_only_what_is_missing_is_asked_of_the_history():
+    host = host_that_answers(squeue(job1="RUNNING"), (0, SACCT, ""))
+    statuses = JobQueue(host, "slurm").status(["1", "2", "3"])
+    assert asked(host) == [("squeue", set()), ("sacct", {"2", "3"})]
+    assert [status.state for status in statuses.values()] == [JobState.RUNNING, JobState.DONE, JobState.GONE]
+
+
+def test_where_nothing_is_missing_the_history_is_not_asked():
+    host = host_that_answers(squeue(job1="RUNNING", job2="PENDING"))
+    JobQueue(host, "slurm").status(["1", "2"])
+    assert asked(host) == [("squeue", set())]
+
+
+def test_a_system_without_memory_is_asked_once():
+    host = host_that_answers(localq_status(job1="RUNNING"))
+    assert JobQueue(host, "local").status(["1", "2"])["2"].state is JobState.GONE
+    assert len(host.commands) == 1
+
+
+def test_without_accounting_what_is_missing_is_gone():
+    disabled = (1, "", "Slurm accounting storage is disabled\n")
+    assert JobQueue(host_that_answers(squeue(), disabled), "slurm").status(["2"])["2"].state is JobState.GONE
+
+
+def test_an_accounting_that_is_down_is_no_answer():
+    """A job that it would have known the end of must not be taken for one that is gone."""
+    down = (1, "", "sacct: error: Problem talking to the database: Connection refused\n")
+    queue = JobQueue(host_that_answers(squeue(job1="RUNNING"), down), "slurm")
+    assert {status.state for status in queue.status(["1", "2"]).values()} == {JobState.UNKNOWN}
+    assert "Connection refused" in queue.silence
+
+
+def test_what_is_asked_while_somebody_waits_has_little_time():
+    class Clock(RecordingHost):
+        def run(self, argv, *, timeout_s=60):
+            given.append(timeout_s)
+            return super().run(argv, timeout_s=timeout_s)
+
+    given: list[float] = []
+    JobQueue(Clock([squeue(job1="RUNNING")]), "slurm").status(["1", "2"])
+    assert given == [ANSWER_WITHIN_S] * 2
+    assert ANSWER_WITHIN_S < 10
+
+
 # submit and cancel
+
+
+def test_an_array_is_one_command_and_many_ids():
+    host = host_that_answers((0, "17\n", ""))
+    ids = JobQueue(host, "slurm").submit("x.sh", count=3, log="/logs/{job_id}.log")
+    assert ids == ["17_1", "17_2", "17_3"]
+    (argv,) = host.commands
+    assert {"--array=1-3", "--output=/logs/%A_%a.log"} <= set(argv)
 
 
 def test_submit_gives_the_job_id():
     host = host_that_answers((0, "Welcome!\n17\n", ""))
-    assert JobQueue(host, "local").submit("/a b/start-dask.sh") == "17"
+    assert JobQueue(host, "local").submit("/a b/start-dask.sh") == ["17"]
     assert host.commands == [(*LOCALQ, "submit", "/a b/start-dask.sh")]
 
 
@@ -140,6 +219,39 @@ def test_cancelling_nothing_is_no_command():
     assert host.commands == []
 
 
+def test_jobs_that_had_ended_already_are_no_failure_of_a_cancel():
+    gone = (1, "", "scancel: error: Kill job error on job id 7: Invalid job id specified\n")
+    JobQueue(host_that_answers(gone), "slurm").cancel(["7"])
+
+
 def test_a_cancel_that_fails_says_which_jobs():
     with pytest.raises(CommandError, match="local would not cancel 1, 2"):
         JobQueue(host_that_answers((1, "", "no\n")), "local").cancel(["1", "2"])
+
+
+# estimates and queues
+
+
+def test_when_a_job_would_start_is_asked_without_submitting_it():
+    said = "sbatch: Job 9 to start at 2026-11-20T23:00:00 using 4 processors on nodes node1 in partition short\n"
+    host = host_that_answers((0, "", said))
+    assert JobQueue(host, "slurm").expected_start("x.sh") == 1_795_215_600
+    assert "--test-only" in host.commands[0]
+
+
+@pytest.mark.parametrize(
+    ("system", "answer", "words"),
+    [
+        ("slurm", (1, "", "allocation failure: Requested node configuration is not available\n"), "not available"),
+        ("local", (0, "", ""), "cannot say when a job would start"),
+    ],
+)
+def test_a_job_that_would_not_start_is_told_in_the_systems_words(system, answer, words):
+    with pytest.raises(UnreadableOutput, match=words):
+        JobQueue(host_that_answers(answer), system).expected_start("x.sh")
+
+
+def test_queues_are_told_where_there_are_some():
+    host = host_that_answers((0, "short*|up|1:00:00|4|16|64000\n", ""))
+    assert [queue.name for queue in JobQueue(host, "slurm").queues()] == ["short"]
+    assert JobQueue(RecordingHost(), "local").queues() == []

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from hpclab.launchers import MPI_VARIABLES, family, launcher_argv, without_mpi
+from hpclab.launchers import MPI_VARIABLES, family, het_srun_argv, launcher_argv, without_mpi
 
 HYDRA = """\
 HYDRA build details:
@@ -40,7 +40,8 @@ VERSIONS = [
     (OPEN_MPI_5, "prrte"),
     (OPEN_MPI_6, "prrte"),
     (PRRTE, "prrte"),
-    ("slurm 23.11.4\n", "unknown"),
+    ("slurm 23.11.4\n", "srun"),
+    ("slurm-wlm 22.05.8\n", "srun"),
     ("mpiexec version 1.2.12\n", "unknown"),
     ("mpiexec: unrecognized option '--version'\n", "unknown"),
     ("", "unknown"),
@@ -80,7 +81,50 @@ def test_the_loss_of_one_rank_is_not_the_loss_of_all(version, options):
 
 
 def test_of_an_unknown_launcher_nothing_is_asked_that_it_may_not_know():
-    assert launcher_argv(["aprun"], "", ranks=2, program=["x"]) == ["aprun", "-n", "2", "x"]
+    argv = launcher_argv(["aprun"], "", ranks=2, program=["x"])
+    assert argv[:4] == ["aprun", "-n", "2", "/bin/sh"]
+    assert argv[-1] == "x"
+
+
+@pytest.mark.parametrize(("version", "mpi"), [(HYDRA, "--mpi=pmi2"), (OPEN_MPI_4, "--mpi=pmix"), (PRRTE, "--mpi=pmix")])
+def test_over_a_heterogeneous_job_srun_starts_one_world(version, mpi):
+    argv = het_srun_argv("/usr/bin/srun", version, components=3, program=["dask-mpi", "--x"])
+    options = argv[: argv.index("/bin/sh")]
+    assert options[0] == "/usr/bin/srun"
+    assert {mpi, "--het-group=0,1,2", "--kill-on-bad-exit=0", "--cpu-bind=none"} <= set(options)
+    assert argv[-2:] == ["dask-mpi", "--x"]
+
+
+def test_of_an_unknown_mpi_srun_has_its_own_default():
+    argv = het_srun_argv("srun", "", components=2, program=["x"])
+    assert not [word for word in argv if word.startswith("--mpi")]
+
+
+# the shell around a rank
+
+
+def rank(program: str, **env: str) -> subprocess.CompletedProcess[str]:
+    argv = launcher_argv(["mpiexec"], "", ranks=1, program=["/bin/sh", "-c", program])[3:]
+    env = {"PATH": "/usr/bin:/bin", **env}
+    return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=10, check=False)
+
+
+@pytest.mark.parametrize(("ending", "exit_status"), [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137)])
+def test_on_another_node_a_rank_has_a_scratch_folder_of_its_own_for_as_long_as_it_lives(tmp_path, ending, exit_status):
+    program = f'[ -d "$HPCLAB_SCRATCH" ] && touch "$HPCLAB_SCRATCH/x" && echo "$HPCLAB_SCRATCH"; {ending}'
+    done = rank(program, TMPDIR=str(tmp_path), HPCLAB_SCRATCH="/no/such/folder")
+    assert done.stdout.startswith(f"{tmp_path}/hpclab-")
+    assert (done.returncode, list(tmp_path.iterdir())) == (exit_status, [])
+
+
+def test_on_the_jobs_own_node_the_scratch_folder_is_the_jobs_and_stays(tmp_path):
+    done = rank('echo "$HPCLAB_SCRATCH"', TMPDIR="/tmp", HPCLAB_SCRATCH=str(tmp_path))
+    assert done.stdout == f"{tmp_path}\n"
+    assert tmp_path.exists()
+
+
+def test_the_word_of_hydra_that_another_rank_died_does_not_end_this_one(tmp_path):
+    assert rank("kill -USR1 $PPID; exit 3", HPCLAB_SCRATCH=str(tmp_path)).returncode == 3
 
 
 def test_a_notebook_does_not_believe_to_be_a_rank():

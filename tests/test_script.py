@@ -30,15 +30,15 @@ SCRIPTS = {
         folder(),
         job_record("main", workers=3),
         prologue=["module load python", "export DATA='my data'"],
-        argv=["/opt/python", "-P", "-m", "hpclab.inside.main_job", folder().path, "--root-dir", "/home/ada/my work"],
+        program=f"/opt/python -P -m hpclab.inside.main_job {folder().path} --root-dir '/home/ada/my work'",
     ),
     "add-one-worker.sh": job_script(
         local,
-        replace(ONE_WORKER, options={"slots": "8"}, extra=("--grace=5",)),
+        replace(ONE_WORKER, options={"local_slots": "8"}, extra=("--grace=5",)),
         folder(),
         job_record("worker"),
         prologue=[],
-        argv=["/opt/python", "-P", "-m", "hpclab.inside.worker_job", folder().path],
+        program=f"/opt/python -P -m hpclab.inside.worker_job {folder().path}",
     ),
 }
 ODD_NAMES = ["two words", "it's", 'a "quote"', "$HOME", "`date`", "back\\slash", "per%cent", "{braces}", "a;b&c", "#x"]
@@ -106,12 +106,13 @@ def environment(**more: str) -> dict[str, str]:
 def a_job(tmp_path):
     """a_job("exit 3") is the path of a script around such a program, in a session folder, and that folder."""
 
-    def _a_job(program: str, *, role="worker", name="calm-otter", prologue=(), batch=local):
+    def _a_job(program: str, *, role="worker", name="calm-otter", prologue=(), batch=local, skip=()):
         here = SessionFolder(str(tmp_path / name))
         for subfolder in here.subfolders:
             Path(subfolder).mkdir(parents=True, exist_ok=True)
         spec = job_spec(log=here.log("{job_id}"))
-        text = job_script(batch, spec, here, job_record(role), prologue=prologue, argv=["bash", "-c", program])
+        line = f"bash -c {shlex.quote(program)}"
+        text = job_script(batch, spec, here, job_record(role), prologue=prologue, program=line, skip=skip)
         path = tmp_path / "script.sh"
         path.write_text(text)
         return path, here
@@ -289,9 +290,39 @@ def test_the_exit_status_survives_a_signal_just_before_the_end(a_job):
     assert told == {7}
 
 
-def test_where_the_batch_system_tells_no_end_the_walltime_counts_from_the_start(a_job):
-    silent = SimpleNamespace(**{**vars(local), "END_TIME": ""})
+@pytest.mark.parametrize("told", ["", "N/A", "Unknown", "-1", "2026-11-20T23:13:33"])
+def test_where_the_batch_system_tells_no_end_the_walltime_counts_from_the_start(a_job, told):
+    silent = SimpleNamespace(**{**vars(local), "END_TIME": told})
     path, here = a_job("echo $HPCLAB_JOB_END_TIME", batch=silent)
     subprocess.run(["bash", path], env=environment(), timeout=20, check=True)
     ran = Ran(0, here)
     assert float(ran.log) == pytest.approx(ran.events[0]["time"] + 3600, abs=5)
+
+
+def test_a_job_that_the_batch_system_starts_again_says_so(run):
+    assert [event["event"] for event in run("exit 0").events] == ["started", "exited"]
+    again = run("exit 0").events[2:]
+    assert [event["event"] for event in again] == ["started", "again", "exited"]
+    assert again[1]["node"] == again[0]["node"]
+
+
+@pytest.mark.parametrize(
+    ("skip", "gone"),
+    [((), []), (("--memory", "--cores"), ["--cores=7", "--memory=7516192768"]), (("--grace",), [])],
+)
+def test_directives_that_the_site_refuses_are_left_out_but_not_its_own(skip, gone):
+    spec = job_spec(extra=("--grace=5",))
+    given = {"prologue": (), "program": "true"}
+    everything, left = (
+        job_script(local, spec, folder(), job_record(), skip=words, **given).splitlines() for words in ((), skip)
+    )
+    assert [line for line in everything if line not in left] == [f"#HPCLAB {line}" for line in gone]
+
+
+def test_run_by_hand_outside_of_any_job_it_says_what_it_is(a_job):
+    path, here = a_job("exit 0")
+    outside = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(["bash", path], env=outside, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 2
+    assert "submit it, do not run it" in done.stderr
+    assert not list(Path(here / "events").iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,18 +13,19 @@ from fixtures import (
     TOKEN,
     connection,
     folder,
+    happens,
     host_that_answers,
     job_record,
     localq_status,
     session_record,
     settings,
+    squeue,
     with_jobs,
 )
 
 from hpclab import session as session_module
 from hpclab.errors import (
     ConfigError,
-    JobEnded,
     NoSuchJob,
     NoSuchSession,
     NotRunning,
@@ -33,10 +35,10 @@ from hpclab.errors import (
     TookTooLong,
     UnreadableOutput,
 )
-from hpclab.event import Event, to_line
+from hpclab.growth import Change
 from hpclab.hosts.local import LocalHost
 from hpclab.hosts.recording import RecordingHost
-from hpclab.job import JobState
+from hpclab.job import JobState, Shape
 from hpclab.names import check_name
 from hpclab.session import Session
 
@@ -56,32 +58,28 @@ def verbs(host: RecordingHost) -> list[str]:
     return [argv[3] for argv in host.commands]
 
 
+SLURM = {"sbatch", "squeue", "sacct", "scancel"}
+
+
+def asked(host: RecordingHost) -> list[str]:
+    """sbatch, squeue, …: what was asked of Slurm."""
+    return [next(word for word in argv if word in SLURM) for argv in host.commands]
+
+
 @pytest.fixture
 def a_session():
     """a_session(status answers…, jobs=…) is an open session whose jobs are in these states, and its host."""
 
-    def _a_session(*answers, jobs=(MAIN, WORKER)):
-        host = with_jobs(host_that_answers(*answers), NAME, jobs)
+    def _a_session(*answers, jobs=(MAIN, WORKER), **changes):
+        host = with_jobs(host_that_answers(*answers), NAME, jobs, **changes)
         return Session.open(host, settings(), NAME), host
 
     return _a_session
 
 
-@pytest.fixture
-def happens():
-    """happens(host, "1", ("started", {…}), …) is what that job has told of itself."""
-
-    def _happens(host: RecordingHost, job_id: str, *events: tuple[str, dict]) -> None:
-        lines = [to_line(Event(time=NOON + at, what=what, details=more)) for at, (what, more) in enumerate(events, 1)]
-        host.files[HERE.events(job_id)] = "".join(lines)
-
-    return _happens
-
-
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch):
     monkeypatch.setattr(session_module, "CANCEL_GRACE_S", 0)
-    monkeypatch.setattr(session_module, "JOB_TELLS_FIRST_S", 0)
     monkeypatch.setattr(session_module.time, "sleep", lambda _: None)
 
 
@@ -93,7 +91,7 @@ def test_start_submits_once_what_it_has_written():
     session = start(host)
     assert host.commands == [("python", "-m", "hpclab.localq", "submit", HERE.start_script)]
     assert host.files[HERE.start_script] == session.start_script()
-    assert host.files[HERE.worker_script] == session.worker_script()
+    assert host.files[HERE.worker_script] == session.request.worker_script(session.request.worker_record())
     assert json.loads(host.files[HERE.job("1")])["role"] == "main"
     assert set(HERE.subfolders) <= host.folders
 
@@ -135,6 +133,8 @@ def test_a_start_that_is_interrupted_leaves_nothing():
         {"name": "x" * 300},
         {"queue": "locl"},
         {"queue": "local:fast"},
+        {"queue": "local", "nodes": 2},
+        {"queue": "slurm", "nodes": 2, "container": "x.sif"},
     ],
 )
 def test_a_start_that_makes_no_sense_does_nothing(changes):
@@ -179,8 +179,122 @@ def test_a_planned_session_is_only_thought_of():
     host = RecordingHost()
     session = Session.planned(host, settings(), name=NAME, notebook_dir="/")
     assert session.start_script().startswith("#!/bin/bash\n#HPCLAB ")
-    assert session.worker_script().startswith("#!/bin/bash\n#HPCLAB ")
+    assert session.request.worker_script(session.request.worker_record()).startswith("#!/bin/bash\n#HPCLAB ")
     assert (host.commands, host.files, host.folders) == ([], {}, set())
+
+
+@pytest.mark.parametrize(
+    ("said", "program"),
+    [("sbatch: slurm 23.11.4\n", "sbatch"), ("", "hpclab.localq"), ("qstat-help: SGE 8.1.9\n", "qsub")],
+)
+def test_without_a_queue_the_batch_system_that_is_there_is_taken(said, program):
+    host = host_that_answers((0, said, ""), SUBMITTED)
+    start(host, queue="auto")
+    assert program in host.commands[-1]
+
+
+def test_where_several_batch_systems_are_there_the_user_says_which():
+    host = host_that_answers((0, "sbatch: slurm 23.11.4\nqstat-version: pbs_version = 23.06.06\n", ""))
+    with pytest.raises(ConfigError, match="--queue slurm"):
+        start(host, queue="auto")
+    assert host.files == {}
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_the_main_job_shall_have_the_versions_of_the_login_node(check):
+    host = host_that_answers(SUBMITTED)
+    host.versions = {"python": "3.11", "dask": "2026.8.0"}
+    start(host, check_versions=check)
+    assert ("--expect-versions 'python 3.11, dask 2026.8.0'" in host.files[HERE.start_script]) == check
+
+
+def test_a_job_that_cannot_be_recorded_is_cancelled_again():
+    """Nobody would find it."""
+
+    class Full(RecordingHost):
+        def write(self, path, text, *, mode=0o600):
+            if "/jobs/" in path:
+                raise OSError(28, "No space left on device", path)
+            super().write(path, text, mode=mode)
+
+    host = Full([(0, "17\n", "")])
+    with pytest.raises(StoreError):
+        start(host, queue="slurm")
+    assert asked(host) == ["sbatch", "scancel"]
+    assert host.commands[1][-1] == "17"
+    assert host.files == {}
+
+
+# fit
+
+
+def starts_at(clock: str) -> tuple[int, str, str]:
+    return 0, "", f"sbatch: Job 9 to start at 2026-11-20T{clock} using 4 processors on nodes node1\n"
+
+
+TOO_LARGE = (1, "", "allocation failure: Requested node configuration is not available\n")
+SHAPES = [Shape(nodes=1, cores=4), Shape(nodes=1, cores=16), Shape(nodes=4, cores=16)]
+
+
+@pytest.mark.parametrize(
+    ("answers", "best"),
+    [
+        ([starts_at("10:00:00"), starts_at("12:00:00"), starts_at("15:00:00")], "1x4"),
+        ([starts_at("10:00:00"), starts_at("10:00:05"), TOO_LARGE], "1x16"),
+        ([TOO_LARGE, TOO_LARGE, starts_at("10:00:00")], "4x16"),
+    ],
+)
+def test_the_shape_that_starts_soonest_is_found_and_nothing_submitted(answers, best):
+    host = host_that_answers(*answers)
+    offers, taken = Session.fit(host, settings(queue="slurm"), SHAPES, notebook_dir="/")
+    assert str(taken.shape) == best
+    assert [offer.shape for offer in offers] == SHAPES
+    assert all("--test-only" in argv for argv in host.commands)
+    assert (len(host.commands), host.files, host.names(HOME)) == (3, {}, [])
+
+
+def test_where_no_shape_would_start_the_batch_systems_words_are_told():
+    host = host_that_answers(TOO_LARGE, TOO_LARGE)
+    with pytest.raises(NotRunning, match="none of these shapes would start") as refused:
+        Session.fit(host, settings(queue="slurm"), SHAPES[:2], notebook_dir="/")
+    for words in ["1x4: ", "1x16: ", "Requested node configuration is not available", "nothing was submitted"]:
+        assert words in str(refused.value)
+    assert host.files == {}
+
+
+def test_this_machine_cannot_be_asked_when_a_shape_would_start():
+    host = RecordingHost()
+    with pytest.raises(NotRunning, match="cannot say when a job would start"):
+        Session.fit(host, settings(), SHAPES[:1], notebook_dir="/")
+    assert (host.commands, host.files) == ([], {})
+
+
+# prepare: the main job was submitted by hand, and runs
+
+
+def prepare(host: RecordingHost) -> Session:
+    return Session.prepare(host, settings(), name=NAME, notebook_dir="/")
+
+
+def test_a_job_that_was_submitted_by_hand_makes_its_session():
+    host = RecordingHost()
+    prepare(host)
+    assert {HERE.session, HERE.token, HERE.worker_script} <= set(host.files)
+    assert host.commands == []
+
+
+def test_a_session_by_hand_that_has_ended_is_taken_up_again(a_session):
+    _, host = a_session(localq_status(job1="COMPLETED"), jobs=[MAIN])
+    before = host.files[HERE.token]
+    prepare(host)
+    assert host.files[HERE.token] == before
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "PENDING"])
+def test_a_session_by_hand_that_is_alive_is_not_disturbed(a_session, state):
+    _, host = a_session(localq_status(job1=state), jobs=[MAIN])
+    with pytest.raises(SessionExists, match="HPCLAB_NAME"):
+        prepare(host)
 
 
 # opening
@@ -304,10 +418,108 @@ def test_an_unknown_job_is_told_with_those_that_are_known(a_session):
         a_session(localq_status(job1="RUNNING"))[0].job("99")
 
 
+def test_a_job_that_was_just_submitted_may_not_be_known_yet():
+    host = host_that_answers(SUBMITTED, localq_status())
+    session = start(host)
+    assert (session.describe()["state"], session.view().reason) == ("queued", "just submitted")
+
+
+def test_a_job_that_was_just_submitted_is_gone_when_it_was_known_before():
+    host = host_that_answers(SUBMITTED, localq_status(), localq_status(job1="PENDING"), localq_status())
+    session = start(host)
+    session._queue._fresh_s = -1
+    assert [session.describe()["state"] for _ in range(3)] == ["queued", "queued", "ended"]
+
+
+@pytest.mark.parametrize(
+    ("told", "state", "words"),
+    [
+        ([], "ended", "it left the queue without having run"),
+        ([("started", {"node": "n1"})], "failed", "it ended without a word"),
+        ([("started", {"node": "n1"}), ("exited", {"exit_status": 0})], "ended", "it ended as asked"),
+    ],
+)
+def test_a_main_job_that_the_batch_system_has_forgotten_tells_its_end_itself(a_session, told, state, words):
+    session, host = a_session(localq_status())
+    happens(host, "1", *told)
+    described = session.describe()
+    assert described["state"] == state
+    assert described["reason"].startswith(words)
+
+
+def test_a_main_job_without_a_pulse_may_be_dead(a_session):
+    session, host = a_session(localq_status(job1="RUNNING"))
+    host.files[HERE.pulse] = f"{NOON:.0f}\n"
+    assert session.describe()["reason"].startswith("no sign of life from ")
+
+
+def test_a_main_job_that_was_started_again_says_so(a_session):
+    session, host = a_session(localq_status(job1="RUNNING"))
+    happens(host, "1", ("started", {"node": "n1"}), ("started", {"node": "n2"}), ("again", {"node": "n2"}))
+    assert session.describe()["reason"].startswith("started again by the batch system on n2")
+
+
+# a batch system that does not answer, or has answered for good
+
+BUSY = (1, "", "busy\n")
+
+
+def test_while_the_batch_system_does_not_answer_its_last_word_is_told(a_session):
+    session, host = a_session(localq_status(job1="RUNNING", job2="PENDING"), BUSY, localq_status(job1="RUNNING"))
+    session._queue._fresh_s = -1
+    host.files[HERE.connection] = connection().to_text()
+    assert session.describe()["state"] == "running"
+    silent = session.describe()
+    assert silent["state"] == "unknown"
+    for job, then in zip(silent["jobs"], ("running", "pending"), strict=True):
+        assert job["state"] == "unknown"
+        assert re.fullmatch(rf"local does not answer: busy \(since \d\d:\d\d:\d\d; then {then}\)", job["reason"])
+    # who is connected stays so
+    assert silent["jupyter_url"]
+    assert session.describe()["state"] == "running"
+
+
+def test_of_a_batch_system_that_never_answered_there_is_no_last_word(a_session):
+    session, _ = a_session(BUSY)
+    assert session.describe()["reason"] == "local does not answer: busy"
+
+
+def test_of_jobs_whose_end_is_known_nobody_is_asked_any_more(a_session):
+    answers = [localq_status(job1="RUNNING", job2="FAILED"), localq_status(job1="RUNNING"), BUSY]
+    session, host = a_session(*answers)
+    session._queue._fresh_s = -1
+    for _ in range(3):
+        assert session.describe()["jobs"][1]["state"] == "failed"
+    assert [argv[4:] for argv in host.commands] == [("1", "2"), ("1",), ("1",)]
+
+
+def test_when_every_end_is_known_nothing_is_asked(a_session):
+    _, host = a_session(localq_status(job1="COMPLETED", job2="CANCELLED"))
+    for _ in range(2):
+        assert Session.open(host, settings(), NAME).describe()["state"] == "ended"
+    assert verbs(host) == ["status"]
+
+
+def test_a_job_that_has_begun_anew_since_its_end_is_asked_about_again(a_session):
+    ended = json.dumps({"id": "1", "state": "FAILED", "start_time": NOON - 60, "end_time": NOON})
+    session, host = a_session((0, ended, ""), localq_status(job1="RUNNING"), jobs=[MAIN])
+    session._queue._fresh_s = -1
+    assert session.describe()["state"] == "failed"
+    happens(host, "1", ("started", {}), ("started", {}), ("again", {}))
+    assert session.describe()["state"] == "starting"
+
+
+def test_what_slurm_has_put_away_its_accounting_tells(a_session):
+    away = "1|FAILED|3:0|2026-11-20T10:00:00|2026-11-20T11:00:00|node1|None\n"
+    session, host = a_session(squeue(job2="PENDING"), (0, away, ""), system="slurm")
+    assert [job["state"] for job in session.describe()["jobs"]] == ["failed", "pending"]
+    assert asked(host) == ["squeue", "sacct"]
+
+
 # why
 
 
-def test_the_story_of_a_job_that_failed_ends_with_its_log(a_session, happens):
+def test_the_story_of_a_job_that_failed_ends_with_its_log(a_session):
     session, host = a_session(localq_status(job1="FAILED"))
     happens(
         host, "1", ("started", {"node": "n1"}), ("failed", {"reason": "no mpiexec"}), ("exited", {"exit_status": 41})
@@ -318,7 +530,7 @@ def test_the_story_of_a_job_that_failed_ends_with_its_log(a_session, happens):
     assert (story.job.status.reason, story.log_tail) == ("no mpiexec", "some\nwords")
 
 
-def test_the_story_of_a_job_that_runs_needs_no_log(a_session, happens):
+def test_the_story_of_a_job_that_runs_needs_no_log(a_session):
     session, host = a_session(localq_status(job1="RUNNING"))
     host.files[HERE.log("1")] = "some\nwords\n"
     assert session.why("1").log_tail == ""
@@ -330,63 +542,19 @@ def test_the_end_of_a_log(a_session):
     assert list(session.log_lines("2", lines=2, follow=False)) == ["2\n3"]
 
 
-# follow
-
-UP = [("started", {"node": "n1"}), ("scheduler", {"address": "tls://n1:1"}), ("jupyter", {"port": 8888})]
-
-
-def test_a_start_is_followed_step_by_step(a_session, happens):
-    session, host = a_session(localq_status(job1="RUNNING"))
-    happens(host, "1", *UP)
-    host.files[HERE.connection] = connection().to_text()
-    phases = list(session.follow())
-    assert [(phase.what, phase.elapsed_s) for phase in phases] == [("running", 1), ("scheduler", 2), ("jupyter", 3)]
-
-
-def test_a_job_that_waits_says_why(a_session):
-    answer = json.dumps({"id": "1", "state": "PENDING", "reason": "waits for slots"})
-    session, _ = a_session((0, answer, ""))
-    phase = next(session.follow())
-    assert (phase.what, phase.text) == ("queued", "waits for slots")
-
-
-def test_a_job_that_ends_too_soon_is_told_with_its_reason_and_its_log(a_session, happens):
-    session, host = a_session(localq_status(job1="FAILED"))
-    happens(host, "1", UP[0], ("failed", {"reason": "no mpiexec"}), ("exited", {"exit_status": 41}))
-    host.files[HERE.log("1")] = "some\nlast words\n"
-    with pytest.raises(JobEnded, match="no mpiexec") as ended:
-        list(session.follow())
-    assert "    last words" in str(ended.value)
-    assert f"hpclab logs --session {NAME}" in str(ended.value)
-
-
-@pytest.mark.parametrize("state", ["CANCELLED", "TIMEOUT"])
-def test_a_job_that_is_ended_while_it_waits_is_told(a_session, state):
-    with pytest.raises(JobEnded):
-        list(a_session(localq_status(job1=state))[0].follow())
-
-
-def test_patience_ends_and_says_what_goes_on(a_session, happens, monkeypatch):
-    monkeypatch.setattr(session_module, "JOB_TELLS_FIRST_S", -10_000)
-    session, host = a_session(localq_status(job1="RUNNING"))
-    happens(host, "1", UP[0])
-    with pytest.raises(TookTooLong, match=f"hpclab stop {NAME}"):
-        list(session.follow())
-
-
 # add_worker
 
 
 def test_add_worker_submits_and_records_each_job(a_session):
     session, host = a_session(localq_status(job1="RUNNING"), (0, "3\n", ""), (0, "4\n", ""))
-    assert session.add_worker(session.worker_record(), 2) == ["3", "4"]
+    assert session.add_worker(session.request.worker_record(), 2) == ["3", "4"]
     assert [argv[4] for argv in host.commands if argv[3] == "submit"] == [HERE.worker_script] * 2
     assert {HERE.job("3"), HERE.job("4")} <= set(host.files)
 
 
 def test_who_asks_for_something_else_gets_a_script_of_its_own(a_session):
     session, host = a_session(localq_status(job1="RUNNING"), (0, "3\n", ""))
-    record = session.worker_record(cores=7)
+    record = session.request.worker_record(cores=7)
     session.add_worker(record)
     path = host.commands[-1][4]
     assert path.startswith(HERE / "scripts/add-worker-")
@@ -404,15 +572,139 @@ def test_no_worker_is_added_to_a_session_that_has_ended(a_session, state):
 
 def test_a_session_that_cannot_be_asked_about_may_grow_all_the_same(a_session):
     session, _ = a_session((1, "", "busy\n"), (0, "3\n", ""))
-    assert session.add_worker(session.worker_record()) == ["3"]
+    assert session.add_worker(session.request.worker_record()) == ["3"]
 
 
 def test_what_was_submitted_before_a_refusal_stays(a_session):
     session, host = a_session(localq_status(job1="RUNNING"), (0, "3\n", ""), REFUSED)
     with pytest.raises(Refused):
-        session.add_worker(session.worker_record(), 3)
+        session.add_worker(session.request.worker_record(), 3)
     assert HERE.job("3") in host.files
     assert HERE.job("4") not in host.files
+
+
+def test_many_workers_are_one_array_where_there_are_arrays(a_session):
+    session, host = a_session(squeue(job1="RUNNING"), (0, "17\n", ""), jobs=[MAIN], system="slurm")
+    assert session.add_worker(session.request.worker_record(), 3) == ["17_1", "17_2", "17_3"]
+    assert asked(host) == ["squeue", "sbatch"]
+    assert {"--array=1-3", HERE.worker_script} <= set(host.commands[1])
+    assert list(session._store.jobs(NAME)) == ["1", "17_1", "17_2", "17_3"]
+
+
+@pytest.mark.parametrize(("count", "arrays"), [(1, True), (2, False)])
+def test_one_worker_is_no_array_and_who_wants_none_gets_none(a_session, count, arrays):
+    answers = [squeue(job1="RUNNING"), (0, "17\n", ""), (0, "18\n", "")]
+    session, host = a_session(*answers, jobs=[MAIN], system="slurm", settings=settings(arrays=arrays))
+    assert session.add_worker(session.request.worker_record(), count) == ["17", "18"][:count]
+    assert not [word for argv in host.commands for word in argv if word.startswith("--array")]
+
+
+@pytest.mark.parametrize(("count", "is_taken"), [(3, True), (4, False)])
+def test_only_so_many_jobs_may_wait_in_the_queue(a_session, count, is_taken):
+    answers = [squeue(job1="RUNNING", job2="PENDING", job3="PENDING"), (0, "17\n", "")]
+    few = settings(most_queued=5)
+    session, host = a_session(*answers, jobs=[MAIN, WORKER, WORKER], system="slurm", settings=few)
+    if is_taken:
+        assert len(session.add_worker(session.request.worker_record(), count)) == count
+    else:
+        with pytest.raises(NotRunning, match="would become 6 in the queue; the limit is 5"):
+            session.add_worker(session.request.worker_record(), count)
+        assert asked(host) == ["squeue"]
+
+
+THREE_FAILED = localq_status(job1="RUNNING", job2="FAILED", job3="FAILED", job4="FAILED")
+
+
+def test_after_three_failures_in_a_row_no_more_are_submitted(a_session):
+    session, host = a_session(THREE_FAILED, jobs=[MAIN, *[WORKER] * 3])
+    happens(host, "4", ("failed", {"reason": "no module python"}), ("exited", {"exit_status": 40}))
+    with pytest.raises(NotRunning, match="failed to start: no module python") as refused:
+        session.add_worker(session.request.worker_record())
+    assert "hpclab add-worker --anyway" in str(refused.value)
+    assert "submit" not in verbs(host)
+
+
+def test_although_they_fail_one_may_be_tried(a_session):
+    session, _ = a_session(THREE_FAILED, (0, "5\n", ""), jobs=[MAIN, *[WORKER] * 3])
+    assert session.add_worker(session.request.worker_record(), although_failing=True) == ["5"]
+
+
+def test_workers_that_had_joined_do_not_stop_others(a_session):
+    session, host = a_session(THREE_FAILED, (0, "5\n", ""), jobs=[MAIN, *[WORKER] * 3])
+    happens(host, "3", ("joined", {"worker": "3-0"}))
+    assert session.add_worker(session.request.worker_record()) == ["5"]
+
+
+# scale: the main job has one worker
+
+
+@pytest.mark.parametrize(("wanted", "submit"), [(5, 3), (3, 1), (2, 0)])
+def test_scaling_up_submits_what_lacks(a_session, wanted, submit):
+    answers = [localq_status(job1="RUNNING", job2="PENDING"), *[(0, f"{n}\n", "") for n in (3, 4, 5)]]
+    session, host = a_session(*answers)
+    assert session.scale(wanted) == Change(submit=submit)
+    assert verbs(host) == ["status", *["submit"] * submit]
+
+
+def test_scaling_down_cancels_what_waits_and_then_lets_the_idle_leave(a_session):
+    up = {"job1": "RUNNING", "job2": "RUNNING", "job3": "RUNNING", "job4": "PENDING"}
+    session, host = a_session(
+        localq_status(**up),
+        (0, "", ""),
+        localq_status(**{**up, "job3": "COMPLETED", "job4": "CANCELLED"}),
+        jobs=[MAIN, *[WORKER] * 3],
+    )
+    roster = [{"name": "1-0"}, {"name": "2-0", "tasks": 4}, {"name": "3-0", "tasks": 0}]
+    host.files[HERE.roster] = json.dumps({"workers": roster})
+    host.files[HERE.connection] = connection().to_text()
+    assert session.scale(2) == Change(cancel=("4",), retire=("3",))
+    assert [argv[3:] for argv in host.commands if argv[3] == "cancel"] == [("cancel", "4")]
+    assert HERE.retire("3") in host.files
+    assert HERE.retire("2") not in host.files
+
+
+def test_who_does_not_leave_in_time_is_cancelled(a_session):
+    up = localq_status(job1="RUNNING", job2="RUNNING")
+    session, host = a_session(up)
+    host.files[HERE.connection] = connection().to_text()
+    host.files[HERE.roster] = json.dumps({"workers": [{"name": "2-0"}]})
+    assert session.scale(1) == Change(retire=("2",))
+    assert [argv[3:] for argv in host.commands if argv[3] == "cancel"] == [("cancel", "2")]
+
+
+def test_a_session_that_has_ended_does_not_grow(a_session):
+    session, host = a_session(localq_status(job1="COMPLETED"), jobs=[MAIN])
+    with pytest.raises(NotRunning, match="hpclab start"):
+        session.scale(3)
+    assert verbs(host) == ["status"]
+
+
+# keep
+
+
+@pytest.mark.parametrize(
+    ("states", "submit"),
+    [({"job2": "RUNNING", "job3": "PENDING"}, 0), ({"job2": "COMPLETED", "job3": "PENDING"}, 1), ({}, 2)],
+)
+def test_what_is_missing_of_the_kept_is_submitted(a_session, states, submit):
+    answers = [localq_status(job1="RUNNING", **states), (0, "4\n", ""), (0, "5\n", "")]
+    session, host = a_session(*answers, jobs=[MAIN, WORKER, WORKER])
+    assert session.keep(2) == Change(submit=submit)
+    assert verbs(host) == ["status", *["submit"] * submit]
+
+
+@pytest.mark.parametrize(("left_s", "submit"), [(5, 0), (3000, 1)])
+def test_no_workers_are_kept_for_the_last_moments_of_a_session(a_session, left_s, submit):
+    main = json.dumps({"id": "1", "state": "RUNNING", "limit_time": session_module.time.time() + left_s})
+    session, _ = a_session((0, main, ""), (0, "4\n", ""), jobs=[MAIN])
+    assert session.keep(1) == Change(submit=submit)
+
+
+def test_nothing_is_kept_in_a_session_that_has_ended(a_session):
+    session, host = a_session(localq_status(job1="CANCELLED"), jobs=[MAIN])
+    with pytest.raises(NotRunning):
+        session.keep(3)
+    assert verbs(host) == ["status"]
 
 
 # remove_worker
@@ -496,14 +788,14 @@ def test_the_main_job_asks_for_the_scheduler_and_its_workers():
 @pytest.mark.parametrize(("walltime_s", "drain"), [(3600, 120), (60, 15), (4, 1)])
 def test_a_worker_drains_for_at_most_a_quarter_of_its_time(walltime_s, drain):
     session = Session.planned(RecordingHost(), settings(), name=NAME, notebook_dir="/")
-    assert f"--drain {drain} " in session.worker_script(session.worker_record(walltime_s=walltime_s))
+    words = session.request.worker_script(session.request.worker_record(walltime_s=walltime_s)).split()
+    assert words[words.index("--drain") + 1] == str(drain)
 
 
 @pytest.mark.parametrize(("interface", "told"), [("auto", "--interface loopback"), ("ib0", "--interface ib0")])
 def test_on_this_machine_dask_listens_to_this_machine_only(interface, told):
     session = Session.planned(RecordingHost(), settings(interface=interface), name=NAME, notebook_dir="/")
     assert told in session.start_script()
-    assert told in session.worker_script()
 
 
 def test_the_python_of_the_jobs_can_be_another():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import time
 from dataclasses import replace
 
 import pytest
@@ -12,9 +13,20 @@ from rich.console import Console
 
 from hpclab.config import load
 from hpclab.event import Event
-from hpclab.job import JobState, JobStatus
-from hpclab.session import Phase, Story
-from hpclab.show import config_table, connection_text, phase_text, sessions_table, status_text, story_text
+from hpclab.follow import Phase
+from hpclab.growth import Change, Offer
+from hpclab.job import JobState, JobStatus, Shape
+from hpclab.session import Story
+from hpclab.show import (
+    change_text,
+    config_table,
+    connection_text,
+    offers_table,
+    phase_text,
+    sessions_table,
+    status_text,
+    story_text,
+)
 from hpclab.view import JobView, SessionView, unreadable
 
 LONG_NODE = "c2-n0417.compute.scientific-cluster.example.org"
@@ -170,6 +182,40 @@ def test_links_and_tunnel_are_printed_in_one_line_each():
 )
 def test_a_phase_is_a_line(phase, text):
     assert phase_text(phase) == text
+
+
+# growth
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (Change(), "nothing to do"),
+        (Change(submit=1), "submitted 1 worker job"),
+        (Change(submit=3), "submitted 3 worker jobs"),
+        (
+            Change(cancel=("7", "6"), retire=("2",)),
+            "cancelled 7, 6, whose workers had not joined; 2 handed over their data and left",
+        ),
+    ],
+)
+def test_a_change_of_size_is_a_sentence(change, text):
+    assert change_text(change) == text
+
+
+def test_the_offers_are_compared():
+    now = time.time()
+    offers = [
+        Offer(shape=Shape(nodes=1, cores=4), start_time=now),
+        Offer(shape=Shape(nodes=1, cores=16), start_time=now + 7500),
+        Offer(shape=Shape(nodes=4, cores=16), start_time=None, refusal="sbatch: not [available]"),
+    ]
+    lines = [line.split() for line in shown(offers_table(offers, offers[0]))]
+    assert ["1x4", "taken", "now"] in lines
+    assert ["4x16", "never:", "sbatch:", "not", "[available]"] in lines
+    assert any(
+        (line[:2] == ["1x16", "in"] and line[-2:] == ["04", "min"]) or line[-2:] == ["05", "min"] for line in lines
+    )
 
 
 # why and config

@@ -16,7 +16,8 @@ from hpclab.errors import NoSuchSession, SessionExists, StoreError, UnreadableOu
 from hpclab.event import Event, to_line
 from hpclab.hosts.local import LocalHost
 from hpclab.hosts.recording import RecordingHost
-from hpclab.store import SessionRecord, Store
+from hpclab.job import JobState, JobStatus
+from hpclab.store import Known, SessionRecord, Store
 
 HERE = folder()
 NAME = HERE.name
@@ -201,20 +202,43 @@ def test_a_session_file_that_is_something_else_is_refused(local_host, spoil):
 
 def test_jobs_are_in_order_of_their_numbers(host):
     for job_id in ("10", "9", "100"):
-        store(host).add_job(NAME, job_id, job_record(), NOON)
+        store(host).add_jobs(NAME, [job_id], job_record(), NOON)
     assert list(store(host).jobs(NAME)) == ["1", "2", "9", "10", "100"]
+
+
+@pytest.mark.parametrize("ids", [["17_1", "17_2", "17_10"], ["17[1].pbs01", "17[2].pbs01", "17[10].pbs01"]])
+def test_the_tasks_of_an_array_are_one_record_and_many_jobs(ids):
+    host = with_jobs(RecordingHost(), NAME, [job_record("main")])
+    store(host).add_jobs(NAME, ids, job_record(cores=7), NOON)
+    jobs = store(host).jobs(NAME)
+    assert list(jobs) == ["1", *ids]
+    assert {jobs[job_id][:2] for job_id in ids} == {(job_record(cores=7), NOON)}
+    assert len(host.names(HERE.jobs)) == 2
+
+
+def test_every_task_of_an_array_has_events_of_its_own(host):
+    store(host).add_jobs(NAME, ["17_1", "17_2"], job_record(), NOON)
+    host.files[HERE.events("17_2")] = to_line(Event(time=NOON, what="joined"))
+    jobs = store(host).jobs(NAME)
+    assert [len(jobs[job_id][2]) for job_id in ("17_1", "17_2")] == [0, 1]
+
+
+@pytest.mark.parametrize("tasks", [None, "17_1", 3, {}])
+def test_a_record_whose_tasks_make_no_sense_is_that_of_one_job(host, tasks):
+    host.files[HERE.job("17")] = json.dumps({**job_record().to_dict(), "submit_time": NOON, "job_ids": tasks})
+    assert "17" in store(host).jobs(NAME)
 
 
 def test_a_job_that_cannot_be_recorded_is_named():
     with pytest.raises(StoreError, match="record job 17, which was submitted"):
-        store(FullHost(0)).add_job(NAME, "17", job_record(), NOON)
+        store(FullHost(0)).add_jobs(NAME, ["17"], job_record(), NOON)
 
 
 def test_many_who_record_jobs_at_once_lose_none(local_host):
     store(local_host).make(session_record(), CREDENTIALS, {})
     ids = [str(number) for number in range(1, 21)]
     with ThreadPoolExecutor(20) as pool:
-        list(pool.map(lambda job_id: store(local_host).add_job(NAME, job_id, job_record(), NOON), ids))
+        list(pool.map(lambda job_id: store(local_host).add_jobs(NAME, [job_id], job_record(), NOON), ids))
     assert list(store(local_host).jobs(NAME)) == ids
 
 
@@ -270,14 +294,71 @@ def test_the_roster(host):
     host.files[HERE.roster] = json.dumps(
         {"time": NOON, "workers": [{"name": "2-0", "address": "tls://x", "nthreads": 2, "memory_bytes": 2**31}]}
     )
-    assert store(host).roster(NAME) == ["2-0"]
+    assert store(host).roster(NAME) == {"2-0": False}
 
 
 @pytest.mark.parametrize("text", [None, *FOREIGN, '{"workers": 1}', '{"workers": [1, null, "x", [], {}]}'])
 def test_without_a_roster_there_are_no_workers(host, text):
     if text is not None:
         host.files[HERE.roster] = text
-    assert store(host).roster(NAME) == []
+    assert store(host).roster(NAME) == {}
+
+
+def test_who_is_at_work_stands_in_the_roster(host):
+    host.files[HERE.roster] = json.dumps({"workers": [{"name": "2-0", "tasks": 3}, {"name": "2-1", "tasks": 0}]})
+    assert store(host).roster(NAME) == {"2-0": True, "2-1": False}
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"), [("1700000000\n", NOON), ("", None), ("x", None), ("nan", None), ("inf", None)]
+)
+def test_the_pulse(host, text, seen):
+    host.files[HERE.pulse] = text
+    assert store(host).pulse(NAME) == seen
+
+
+# what the batch system said when it last answered
+
+KNOWN = Known(
+    time=NOON,
+    jobs={
+        "1": JobStatus(job_id="1", state=JobState.RUNNING, node="node17", start_time=NOON - 60, end_time=NOON + 60),
+        "2_1": JobStatus(job_id="2_1", state=JobState.FAILED, reason="out of memory", exit_status=137),
+    },
+)
+NEVER = Known(time=0.0, jobs={})
+
+
+def test_what_is_remembered_is_known_again(host):
+    assert store(host).known(NAME) == NEVER
+    store(host).remember(NAME, KNOWN)
+    assert store(host).known(NAME) == KNOWN
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *FOREIGN,
+        '{"time": "noon", "jobs": {}}',
+        '{"time": 1e999, "jobs": {}}',
+        '{"time": 1, "jobs": []}',
+        '{"time": 1, "jobs": {"1": null}}',
+        '{"time": 1, "jobs": {"1": {}}}',
+        '{"time": 1, "jobs": {"1": {"state": "dreaming"}}}',
+        '{"time": 1, "jobs": {"1": {"state": "running", "end_time": "soon"}}}',
+        '{"time": 1, "jobs": {"1": {"state": "running", "end_time": 1e999}}}',
+        '{"time": 1, "jobs": {"1": {"state": "running", "start_time": NaN}}}',
+        '{"time": 1, "jobs": {"1": {"state": "failed", "exit_status": 1e999}}}',
+        '{"time": 1, "jobs": {"1": {"state": "failed", "exit_status": []}}}',
+    ],
+)
+def test_a_memory_that_cannot_be_read_is_none(host, text):
+    host.files[HERE.known] = text
+    assert store(host).known(NAME) == NEVER
+
+
+def test_a_memory_that_cannot_be_written_stands_in_nobodys_way():
+    store(FullHost(0)).remember(NAME, KNOWN)
 
 
 def test_how_it_ended(host):

@@ -7,7 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpclab.errors import ConfigError
-from hpclab.units import format_duration, format_memory, format_walltime, parse_count, parse_memory, parse_walltime
+from hpclab.units import (
+    counted,
+    format_duration,
+    format_memory,
+    format_walltime,
+    parse_count,
+    parse_ctime,
+    parse_memory,
+    parse_walltime,
+    split_evenly,
+)
 
 quick = settings(deadline=None, database=None)
 
@@ -132,3 +142,29 @@ def test_memory_for_people(size_bytes, text):
 )
 def test_durations_for_people(seconds, text):
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 workers"), (1, "1 worker"), (2, "2 workers")])
+def test_numbers_for_people(number, text):
+    assert counted(number, "worker") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("Fri Nov 20 23:13:33 2026", 1_795_216_413),
+        (" Thu Jan  1 00:00:00 1970\n", 0),
+        ("Fri Nov 31 23:13:33 2026", None),
+        ("Fri Nov 20 24:13:33 2026", None),
+        ("Fri Nvo 20 23:13:33 2026", None),
+        ("2026-11-20T23:13:33", None),
+        ("", None),
+    ],
+)
+def test_the_times_of_c_are_read(text, seconds):
+    assert parse_ctime(text) == seconds
+
+
+@pytest.mark.parametrize(("count", "parts", "split"), [(5, 2, [3, 2]), (4, 2, [2, 2]), (2, 3, [1, 1, 0]), (7, 1, [7])])
+def test_things_are_split_evenly(count, parts, split):
+    assert split_evenly(count, parts) == split

@@ -11,7 +11,16 @@ from fixtures import NOON, connection, folder, job_record
 
 from hpclab.event import Event
 from hpclab.job import JobExit, JobState, JobStatus
-from hpclab.view import JobView, SessionView, session_state, true_status, unreadable, workers_by_job
+from hpclab.view import (
+    SILENT_S,
+    JobView,
+    SessionView,
+    last_run,
+    session_state,
+    true_status,
+    unreadable,
+    workers_by_job,
+)
 
 GOLDEN = Path(__file__).parent / "data" / "session.json"
 GB = 2**30
@@ -34,7 +43,7 @@ def status(state: JobState, **more: object) -> JobStatus:
     return JobStatus(job_id="1", state=state, **more)
 
 
-@pytest.mark.parametrize("state", JobState)
+@pytest.mark.parametrize("state", [state for state in JobState if state is not JobState.GONE])
 def test_as_long_as_the_job_has_not_ended_the_batch_system_is_right(state):
     said = status(state, node="node17", reason="as it says")
     assert true_status(said, events("started", "scheduler")) == said
@@ -48,6 +57,8 @@ def test_as_long_as_the_job_has_not_ended_the_batch_system_is_right(state):
         (JobState.UNKNOWN, JobExit.SESSION_OVER, JobState.DONE, "the session was over"),
         (JobState.UNKNOWN, JobExit.JUPYTER_DIED, JobState.FAILED, "JupyterLab died"),
         (JobState.UNKNOWN, 137, JobState.FAILED, "its supervisor was killed by signal 9"),
+        (JobState.GONE, 0, JobState.DONE, "it ended as asked"),
+        (JobState.GONE, JobExit.WRONG_WORLD, JobState.FAILED, JobExit.WRONG_WORLD.meaning),
         # it still tidies up
         (JobState.RUNNING, 0, JobState.COMPLETING, ""),
         (JobState.RUNNING, JobExit.JUPYTER_DIED, JobState.COMPLETING, ""),
@@ -64,6 +75,27 @@ def test_of_a_job_that_has_ended_both_accounts_count(said, exit_status, truth, r
     batch_says = status(said, reason="walltime" if said.is_final else "")
     true = true_status(batch_says, events("started", exit_status=exit_status))
     assert (true.state, true.reason) == (truth, reason)
+
+
+@pytest.mark.parametrize(
+    ("told", "over", "truth", "reason"),
+    [
+        (["started", "scheduler"], "", JobState.FAILED, "it ended without a word"),
+        (["started"], "stopped at noon", JobState.FAILED, "it ended without a word"),
+        ([], "", JobState.CANCELLED, "it left the queue without having run"),
+        ([], "stopped at noon", JobState.CANCELLED, ""),
+    ],
+)
+def test_of_a_job_that_is_gone_without_a_word_it_counts_whether_it_had_begun(told, over, truth, reason):
+    true = true_status(status(JobState.GONE), events(*told), over=over)
+    assert true.state is truth
+    assert true.reason.startswith(reason)
+    assert bool(true.reason) == bool(reason)
+
+
+def test_why_something_failed_explains_more_than_that_the_rest_ended_for_it():
+    told = [Event(time=NOON, what="failed", details={"reason": "out of memory"}), *events("ending", exit_status=44)]
+    assert true_status(status(JobState.GONE), told).reason == "out of memory"
 
 
 @pytest.mark.parametrize("what", ["failed", "ending"])
@@ -125,6 +157,34 @@ def test_every_state_has_a_word(main, connected):
     assert word in WORDS
 
 
+@pytest.mark.parametrize(
+    ("silent_s", "again", "words"),
+    [
+        (SILENT_S - 1, False, "why"),
+        (SILENT_S + 80, False, "no sign of life from node17 for 90 s: the node may be down"),
+        (0, True, "started again by the batch system on node17: what ran in its notebooks is lost"),
+        (SILENT_S + 80, True, "no sign of life"),
+    ],
+)
+def test_a_session_that_runs_tells_what_its_users_must_know(silent_s, again, words):
+    main = status(JobState.RUNNING, node="node17", reason="why")
+    state, reason = session_state(main, connected=True, over="", silent_s=silent_s, again=again)
+    assert state == "running"
+    assert reason.startswith(words)
+
+
+@pytest.mark.parametrize("main", [JobState.PENDING, JobState.COMPLETING, JobState.DONE])
+def test_the_pulse_of_a_job_that_does_not_run_tells_nothing(main):
+    assert "sign of life" not in session_state(status(main), connected=False, over="", silent_s=900)[1]
+
+
+def test_only_the_last_run_of_a_job_counts():
+    first, second = events("started", "scheduler", exit_status=143), events("started", "again")
+    assert last_run([*first, *second]) == second
+    assert last_run(events("joined")) == events("joined")
+    assert last_run([]) == []
+
+
 # workers_by_job
 
 
@@ -141,7 +201,7 @@ def test_workers_are_counted_with_their_jobs():
 # describe
 
 
-def a_job(job_id: str, role: str, state: JobState, joined: int = 0, **more: object) -> JobView:
+def a_job(job_id: str, role: str, state: JobState, joined: int = 0, busy: int = 0, **more: object) -> JobView:
     record = job_record(role, workers=2 if role == "main" else 1, cores=2, memory_bytes=4 * GB)
     return JobView(
         job_id=job_id,
@@ -149,6 +209,7 @@ def a_job(job_id: str, role: str, state: JobState, joined: int = 0, **more: obje
         submit_time=NOON - 100,
         status=JobStatus(job_id=job_id, state=state, **more),
         joined=joined,
+        busy=busy,
     )
 
 
@@ -157,7 +218,7 @@ def a_session() -> SessionView:
     running = {"node": "node17", "start_time": NOON - 60, "end_time": NOON + 3540}
     jobs = (
         a_job("1", "main", JobState.RUNNING, joined=2, **running),
-        a_job("2", "worker", JobState.RUNNING, joined=1, **{**running, "node": "node18"}),
+        a_job("2", "worker", JobState.RUNNING, joined=1, busy=1, **{**running, "node": "node18"}),
         a_job("3", "worker", JobState.PENDING, reason="waits for slots: needs 2, 1 of 8 are free"),
         a_job("4", "worker", JobState.FAILED, reason="killed by signal 9", end_time=NOON - 5, exit_status=137),
     )

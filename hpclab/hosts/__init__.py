@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a command did."""
-
-    host: str
-    argv: tuple[str, ...]
-    exit_status: int
-    stdout: str
-    stderr: str
-
-    @property
-    def output(self) -> str:
-        return self.stderr.strip() or self.stdout.strip()
+from hpclab.result import Result
 
 
 class Host(Protocol):
@@ -32,6 +18,11 @@ class Host(Protocol):
     """Where hpclab keeps its files there."""
     login: str
     """USER@HOST, as ssh wants it."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Of hpclab's own environment there; see hpclab.versions."""
+        ...
 
     def run(self, argv: Sequence[str], *, timeout_s: float = 60) -> Result: ...
     def read(self, path: str) -> str: ...

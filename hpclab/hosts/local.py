@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hpclab.errors import CommandMissing, TookTooLong
-from hpclab.hosts import Result
+from hpclab.result import Result
+from hpclab.versions import versions_here
 
 
 class LocalHost:
@@ -24,6 +25,10 @@ class LocalHost:
         self.python = sys.executable
         self.home = env.get("HPCLAB_HOME") or str(Path(env.get("HOME") or Path.home()) / ".hpclab")
         self.login = f"{_user(env)}@{self.name}"
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        return versions_here()
 
     def run(self, argv: Sequence[str], *, timeout_s: float = 60) -> Result:
         actual = [self.python, "-P", *argv[1:]] if argv[0] == "python" else list(argv)

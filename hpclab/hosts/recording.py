@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from hpclab.hosts import Result
+from hpclab.result import Result
 
 
 class RecordingHost:
@@ -16,6 +16,7 @@ class RecordingHost:
         self.python = "/opt/python"
         self.home = "/home/ada/.hpclab"
         self.login = "ada@recording"
+        self.versions: dict[str, str] = {}
         self.commands: list[tuple[str, ...]] = []
         self.files: dict[str, str] = {}
         self.folders: set[str] = set()

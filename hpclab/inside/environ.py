@@ -31,7 +31,7 @@ RANK_ONLY = {
     "DASK_DISTRIBUTED__WORKER__HTTP__ROUTES": "[]",
 }
 
-SHARED = ("HPCLAB_FOLDER", "HPCLAB_SUPERVISOR", "HPCLAB_JUPYTER", "HPCLAB_SCRATCH")
+SHARED = ("HPCLAB_FOLDER", "HPCLAB_SUPERVISOR", "HPCLAB_JUPYTER", "HPCLAB_SCRATCH", "HPCLAB_INTERFACE")
 """What the processes of a main job share: folders, and the unix sockets that they hold each other by."""
 
 

@@ -20,6 +20,8 @@ class Plan:
     memory_bytes: int
     death_timeout_s: int
     interface: str
+    node: str
+    """Where the supervisor runs, and rank 0 shall run."""
 
     @property
     def ranks(self) -> int:
@@ -28,16 +30,18 @@ class Plan:
 
 
 def dask_mpi_argv(plan: Plan, python: str) -> list[str]:
-    """dask-mpi as its own command line has it; see `inside.rank` for the workers."""
+    """dask-mpi as its own command line has it, after the look at the world; see `inside.rank` for the workers."""
     options = {"death_timeout": plan.death_timeout_s, "dashboard_address": "127.0.0.1:0"}
     return [
         # mpi4py's runner ends all ranks when one fails to start; else the others would wait for it for ever
-        *[python, "-P", "-m", "mpi4py", "-m", "dask_mpi.cli"],
+        *[python, "-P", "-m", "mpi4py", "-m", "hpclab.inside.world"],
+        *[plan.folder.path, plan.job_id, str(plan.ranks), plan.node],
         *["--scheduler-file", plan.folder.scheduler],
         # else it insists on 8786, which somebody else on the node may have
         *["--scheduler-port", "0"],
         *["--protocol", "tls"],
-        *(["--interface", plan.interface] if plan.interface else []),
+        # else it listens on all networks, for the ones may reach it by another than the others
+        *(["--interface", plan.interface] if plan.interface in LOOPBACK else []),
         *["--nthreads", str(plan.nthreads)],
         *["--memory-limit", str(plan.memory_bytes)],
         *["--worker-class", "hpclab.inside.rank.Rank"],

@@ -13,6 +13,7 @@ import traceback
 from typing import Any
 
 from hpclab.folder import SessionFolder
+from hpclab.inside.network import wait_for_scheduler, way_to
 from hpclab.inside.report import report
 from hpclab.inside.worker import REMOVED, TERMINATE_FRACTION, Worker, used_memory_bytes
 from hpclab.launchers import without_mpi
@@ -23,8 +24,16 @@ class Rank:
     """A Dask worker for the life of its rank; takes what `distributed.Worker` takes."""
 
     def __init__(self, **options: Any) -> None:
-        self._options = options
-        self._worker = Worker(**options)
+        folder = SessionFolder(os.environ["HPCLAB_FOLDER"])
+        # dask-mpi lets us begin when the scheduler has announced itself; a shared file system may take longer to tell
+        addresses = [found for found in wait_for_scheduler(folder, options["death_timeout"]) if found]
+        if not addresses:
+            raise OSError(f"the scheduler's addresses did not appear in {folder.addresses}")
+        way = way_to(folder, addresses[0])
+        for choice in ("scheduler_file", "interface"):
+            options.pop(choice)
+        self._options = {**options, "scheduler_ip": way.address, "host": way.host}
+        self._worker = Worker(**self._options)
 
     async def __aenter__(self) -> Rank:
         await self._worker
@@ -66,6 +75,5 @@ class Rank:
             *["--workers", "1", "--first-index", name.rpartition("-")[2]],
             *["--nthreads", str(self._options["nthreads"]), "--memory", str(limit_bytes)],
             *["--death-timeout", str(self._options["death_timeout"]), "--drain", "1"],
-            *(["--interface", self._options["interface"]] if self._options["interface"] else []),
         ]
         os.execve(sys.executable, argv, without_mpi(dict(os.environ)))

@@ -19,11 +19,14 @@ from typing import Any
 from distributed import Client, Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.http.utils import get_handlers
+from tornado.ioloop import PeriodicCallback
 
 from hpclab.connection import parse_token
 from hpclab.folder import SessionFolder
 from hpclab.inside.guard import Door, Guard
+from hpclab.inside.network import own_addresses
 from hpclab.inside.report import announce
+from hpclab.versions import versions_here
 
 # Dask's own list without its proxy to workers' pages, for those are shut
 PAGES = [
@@ -34,6 +37,8 @@ PAGES = [
 DASHBOARD_DELAY_S = 5
 """When the dashboard is loaded, unless somebody wants it earlier."""
 
+LOOK_EVERY_S = 2
+
 _tasks: set[asyncio.Task[None]] = set()
 
 
@@ -42,11 +47,22 @@ async def dask_setup(scheduler: Scheduler) -> None:
     http = scheduler.http_server
     guard = Guard(scheduler.http_application, Door(parse_token(Path(folder.token).read_text()), folder.name))
     http.request_callback = guard
-    scheduler.add_plugin(Roster(folder), name="hpclab-roster")
+    scheduler.add_plugin(Roster(folder, scheduler), name="hpclab-roster")
+    # dask-mpi lets its workers begin only after this
+    told = {"addresses": _addresses(scheduler), "versions": versions_here()}
+    announce(folder.addresses, json.dumps(told))
     for work in (_hold_the_line(scheduler), _bring_up(scheduler, guard)):
         task = asyncio.create_task(work)
         _tasks.add(task)
         task.add_done_callback(_done)
+
+
+def _addresses(scheduler: Scheduler) -> list[str]:
+    """All of them; Dask's own choice, which may well be 127.0.0.1, where this machine has no network."""
+    found = []
+    if "//0.0.0.0:" in scheduler.listeners[0].listen_address:
+        found = [f"tls://{ip}:{scheduler.port}" for ip in own_addresses(os.environ.get("HPCLAB_INTERFACE", ""))]
+    return found or [scheduler.address]
 
 
 def _done(task: asyncio.Task[None]) -> None:
@@ -62,7 +78,7 @@ def _say_why(done: asyncio.Task[None] | Future[None]) -> None:
 
 async def _hold_the_line(scheduler: Scheduler) -> None:
     reader, writer = await asyncio.open_unix_connection(os.environ["HPCLAB_SUPERVISOR"])
-    hello = {"who": "scheduler", "address": scheduler.address, "dashboard_port": scheduler.http_server.port}
+    hello = {"who": "scheduler", "address": _addresses(scheduler)[0], "dashboard_port": scheduler.http_server.port}
     writer.write(json.dumps(hello).encode() + b"\n")
     await writer.drain()
     await reader.read()
@@ -96,43 +112,57 @@ def start_jupyter(dask_scheduler: Scheduler) -> None:
     """Run on the scheduler: give the waiting JupyterLab the word, and hold its line so that it ends when we do."""
     line = socket.socket(socket.AF_UNIX)
     line.connect(os.environ["HPCLAB_JUPYTER"])
-    line.sendall(json.dumps({"scheduler_address": dask_scheduler.address}).encode() + b"\n")
+    line.sendall(json.dumps({"scheduler_address": _addresses(dask_scheduler)[0]}).encode() + b"\n")
     dask_scheduler.hpclab_jupyter_line = line
 
 
 class Roster(SchedulerPlugin):  # type: ignore[misc]
-    """Writes which workers the scheduler has, whenever that changes, so that `hpclab status` need not ask Dask."""
+    """Writes which workers the scheduler has, and which are at work, so that `hpclab status` need not ask Dask."""
 
-    def __init__(self, folder: SessionFolder) -> None:
+    def __init__(self, folder: SessionFolder, scheduler: Scheduler) -> None:
         self._folder = folder
+        self._scheduler = scheduler
         self._due: asyncio.TimerHandle | None = None
-        self._scheduler: Scheduler | None = None
+        self._told: list[dict[str, Any]] = []
         # one thread, so that an older roster never overwrites a newer one
         self._writer = ThreadPoolExecutor(1)
-
-    async def start(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
-        self._soon()
+        # who is at work changes with every task; that is told now and then
+        self._look = PeriodicCallback(self._tell_changes, LOOK_EVERY_S * 1000)
+        self._look.start()
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
-        self._scheduler = scheduler
         self._soon()
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **_: Any) -> None:
         self._soon()
+
+    async def close(self) -> None:
+        self._look.stop()
+
+    def _tell_changes(self) -> None:
+        if self._workers() != self._told:
+            self._soon()
 
     def _soon(self) -> None:
         """A hundred workers that join at once are one write."""
         if self._due is None:
             self._due = asyncio.get_running_loop().call_later(0.1, self._write)
 
-    def _write(self) -> None:
-        self._due = None
-        assert self._scheduler is not None
-        workers = [
-            {"name": str(w.name), "address": w.address, "nthreads": w.nthreads, "memory_bytes": w.memory_limit}
+    def _workers(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": str(w.name),
+                "address": w.address,
+                "nthreads": w.nthreads,
+                "memory_bytes": w.memory_limit,
+                "tasks": len(w.processing),
+            }
             for w in self._scheduler.workers.values()
         ]
-        text = json.dumps({"time": time.time(), "workers": workers})
+
+    def _write(self) -> None:
+        self._due = None
+        self._told = self._workers()
+        text = json.dumps({"time": time.time(), "workers": self._told})
         # not here: the folder may be on a slow network file system
         self._writer.submit(announce, self._folder.roster, text).add_done_callback(_say_why)

@@ -52,7 +52,9 @@ class WorkerPlan:
     death_timeout_s: int
     end_time: float
     drain_s: float
-    interface: str
+    host: str
+    """Our own address on the network that leads to the scheduler."""
+    gpus: int = 0
 
 
 class Worker(distributed.Worker):  # type: ignore[misc]
@@ -90,7 +92,8 @@ async def _run(plan: WorkerPlan, index: int) -> int:
             name=name,
             nthreads=plan.nthreads,
             memory_limit=plan.memory_bytes,
-            interface=plan.interface or None,
+            host=plan.host,
+            resources={"GPU": plan.gpus} if plan.gpus else None,
             death_timeout=plan.death_timeout_s,
             dashboard_address="127.0.0.1:0",
         )
@@ -110,7 +113,7 @@ async def _run(plan: WorkerPlan, index: int) -> int:
 
 
 async def _drain_in_time(worker: Worker, plan: WorkerPlan) -> None:
-    """Drain when the job's end is near, or when asked to: SIGUSR1 with all the time left, SIGTERM at once."""
+    """Drain when the job's end is near, or when asked to: SIGHUP with all the time left, SIGTERM at once."""
     asked: asyncio.Event = asyncio.Event()
     deadline = [plan.end_time - min(QUICK_DRAIN_S, plan.drain_s / 2)]
 
@@ -119,7 +122,7 @@ async def _drain_in_time(worker: Worker, plan: WorkerPlan) -> None:
         asked.set()
 
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGUSR1, asked.set)
+    loop.add_signal_handler(signal.SIGHUP, asked.set)
     loop.add_signal_handler(signal.SIGTERM, told_to_end)
     try:
         async with asyncio.timeout(max(0.0, plan.end_time - plan.drain_s - time.time())):

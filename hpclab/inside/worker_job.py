@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import os
-import socket
 import sys
-import time
 from pathlib import Path
 
 from hpclab.folder import SessionFolder
 from hpclab.inside.environ import worker_environment
-from hpclab.inside.plan import interface_name
+from hpclab.inside.network import networks, scheduler_versions, wait_for_scheduler, way_to
 from hpclab.inside.report import report
 from hpclab.job import JobExit
+from hpclab.versions import SAME_ENVIRONMENT, in_words, mismatch, versions_here
 
 
 def main() -> int:
@@ -30,7 +28,8 @@ def main() -> int:
     parser.add_argument("--memory", type=int, required=True, help="bytes per worker")
     parser.add_argument("--death-timeout", type=int, required=True)
     parser.add_argument("--drain", type=float, required=True, help="seconds before the job's end")
-    parser.add_argument("--interface", default="")
+    parser.add_argument("--any-versions", action="store_true", help="also other than the scheduler's")
+    parser.add_argument("--gpus", type=int, default=0, help="per worker")
     given = parser.parse_args()
     folder, job_id = given.folder, os.environ["HPCLAB_JOB_ID"]
     os.umask(0o077)
@@ -46,41 +45,44 @@ def main() -> int:
         return JobExit.ENVIRONMENT
     gc.freeze()
     gc.enable()
-    address = wait_for_scheduler(folder, job_id, given.death_timeout)
-    if not address and Path(folder.over).exists():
+    ours = versions_here()
+    report(folder, job_id, "environment", python=sys.version.split()[0], versions=in_words(ours), network=networks())
+    addresses: list[str] = []
+    told = False
+    for addresses in wait_for_scheduler(folder, given.death_timeout):
+        if not addresses and not told:
+            told = True
+            report(folder, job_id, "waiting", reason="the session's Dask scheduler")
+    if Path(folder.over).exists():
         report(folder, job_id, "ending", reason=JobExit.SESSION_OVER.meaning)
         return JobExit.SESSION_OVER
-    if not address:
+    if not addresses:
         report(folder, job_id, "failed", reason=f"the session had no Dask scheduler for {given.death_timeout} s")
         return JobExit.SESSION_OVER
-    report(folder, job_id, "connecting", address=address)
+    if not given.any_versions and (different := mismatch(ours, scheduler_versions(folder))):
+        theirs = in_words(scheduler_versions(folder), different)
+        reason = f"this job has {in_words(ours, different)}, but the session's main job {theirs}; {SAME_ENVIRONMENT}"
+        report(folder, job_id, "failed", reason=reason)
+        return JobExit.WRONG_VERSIONS
+    try:
+        way = way_to(folder, addresses)
+    except OSError as error:
+        report(folder, job_id, "failed", reason=str(error))
+        return JobExit.WORKER_FAILED
+    report(folder, job_id, "connecting", address=way.address)
     plan = WorkerPlan(
         folder=folder,
         job_id=job_id,
-        scheduler_address=address,
+        scheduler_address=way.address,
         nthreads=given.nthreads,
         memory_bytes=given.memory,
         death_timeout_s=given.death_timeout,
         end_time=float(os.environ["HPCLAB_JOB_END_TIME"]),
         drain_s=given.drain,
-        interface=interface_name(given.interface, [name for _, name in socket.if_nameindex()]),
+        host=way.host,
+        gpus=given.gpus,
     )
     return Workers(plan, given.workers, given.first_index).run()
-
-
-def wait_for_scheduler(folder: SessionFolder, job_id: str, wait_s: float) -> str:
-    """The address of the session's scheduler; empty when there is none, or none any more."""
-    deadline = time.time() + wait_s
-    told = False
-    while time.time() < deadline and not Path(folder.over).exists():
-        try:
-            return str(json.loads(Path(folder.scheduler).read_text(encoding="utf-8"))["address"])
-        except (OSError, ValueError, KeyError, TypeError):  # not there yet, or half written
-            if not told:
-                report(folder, job_id, "waiting", reason="the session's Dask scheduler")
-                told = True
-            time.sleep(0.2)
-    return ""
 
 
 if __name__ == "__main__":

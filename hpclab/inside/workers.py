@@ -19,6 +19,7 @@ from hpclab.units import format_memory
 
 POLL_S = 0.25
 MOST_RESTARTS = 5
+TO_END = {signal.SIGTERM, signal.SIGUSR2}
 
 
 @dataclass
@@ -32,18 +33,23 @@ class Workers:
     """Process id to index."""
     restarts: int = 0
     draining: bool = False
+    told_to_end: bool = False
+    """By the batch system."""
     exit_status: int = JobExit.OK
 
     def run(self) -> int:
         """Until the last worker has left; the job's exit status."""
-        signal.signal(signal.SIGTERM, lambda *_: self.drain("the job was told to end", signal.SIGTERM))
+        # USR2 is how Grid Engine and LSF begin to end a job, USR1 how the former announces that it will suspend it
+        for number in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, lambda *_: self.drain("the job was told to end", signal.SIGTERM))
+        signal.signal(signal.SIGUSR1, lambda *_: None)
         for index in range(self.first_index, self.first_index + self.count):
             self.fork(index)
         while self.children:
             self.reap()
             self.watch_memory()
             if not self.draining and Path(self.plan.folder.retire(self.plan.job_id)).exists():
-                self.drain("asked to by hpclab remove-worker", signal.SIGUSR1)
+                self.drain("asked to by hpclab remove-worker", signal.SIGHUP)
             if self.children:
                 time.sleep(POLL_S)
         return self.exit_status
@@ -53,17 +59,19 @@ class Workers:
 
     def fork(self, index: int) -> None:
         # a TERM at this moment would be heard by the child as if it were the parent
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_BLOCK, TO_END)
         pid = os.fork()
         if pid:
             self.children[pid] = index
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, TO_END)
             return
         # from here on we are the worker; whatever happens, its parent's code must not run on in it
         status: int = JobExit.WORKER_FAILED
         try:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+            # sent to all of the job's processes, it comes from our parent, too, as TERM
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, TO_END)
             status = run_worker(self.plan, index)
         except BaseException:
             traceback.print_exc()
@@ -87,7 +95,9 @@ class Workers:
         if was_lost:
             self.report("left", worker=name, reason=reason)
         if self.draining or not (was_lost or status == RESTART):
-            self.exit_status = max(self.exit_status, JobExit.OK if self.draining else status)
+            # some batch systems tell a job that was cancelled from one that left by nothing but this
+            drained = JobExit.TERMINATED if self.told_to_end else JobExit.OK
+            self.exit_status = max(self.exit_status, drained if self.draining else status)
         elif was_lost and self.restarts == MOST_RESTARTS:
             self.report("failed", reason=f"{name} and its like were started again {MOST_RESTARTS} times")
             self.exit_status = JobExit.WORKER_FAILED
@@ -108,6 +118,7 @@ class Workers:
 
     def drain(self, reason: str, how: signal.Signals) -> None:
         self.draining = True
+        self.told_to_end = self.told_to_end or how is signal.SIGTERM
         for pid in self.children:
             os.kill(pid, how)
         self.report("draining", reason=reason)

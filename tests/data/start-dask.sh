@@ -6,9 +6,11 @@
 #HPCLAB --output=/home/ada/.hpclab/sessions/calm-otter/logs/%j.log
 
 hpclab_session=/home/ada/.hpclab/sessions/calm-otter
-hpclab_started='"event": "started", "role": "main", "workers": 3, "cores": 2, "memory_bytes": 2147483648, "walltime_s": 3600'
-export HPCLAB_SESSION=calm-otter HPCLAB_SCRATCH=
+export HPCLAB_SESSION=calm-otter
 export HPCLAB_JOB_ID="$HPCLAB_LOCALQ_JOB_ID" HPCLAB_JOB_END_TIME="$HPCLAB_LOCALQ_END_TIME"
+hpclab_started='"event": "started", "role": "main", "workers": 3, "cores": 2, "memory_bytes": 2147483648, "walltime_s": 3600, "gpus": 0'
+case $HPCLAB_JOB_END_TIME in ''|*[!0-9.]*) HPCLAB_JOB_END_TIME=$(($(date +%s) + 3600));; esac
+export HPCLAB_SCRATCH=
 umask 077
 [ -n "$HPCLAB_JOB_ID" ] || { echo "this is a job script: submit it, do not run it" >&2; exit 2; }
 exec >>"$hpclab_session/logs/$HPCLAB_JOB_ID.log" 2>&1 </dev/null || exit 40
@@ -16,7 +18,10 @@ hpclab_event() {
     local now=${EPOCHREALTIME:-$(date +%s)}
     printf '{"time": %s, %s}\n' "${now/,/.}" "$1" >>"$hpclab_session/events/$HPCLAB_JOB_ID.jsonl"
 }
-hpclab_event "$hpclab_started, \"node\": \"$(hostname)\""
+hpclab_node=$(hostname)
+[ ! -s "$hpclab_session/events/$HPCLAB_JOB_ID.jsonl" ] || hpclab_again=1
+hpclab_event "$hpclab_started, \"node\": \"$hpclab_node\""
+[ -z "${hpclab_again:-}" ] || hpclab_event "\"event\": \"again\", \"node\": \"$hpclab_node\""
 hpclab_ended() {
     hpclab_event "\"event\": \"exited\", \"exit_status\": $1"
     rm -rf "$HPCLAB_SCRATCH"
@@ -24,7 +29,9 @@ hpclab_ended() {
     exit "$1"
 }
 trap 'hpclab_ended $?' EXIT
-trap 'exit 143' TERM INT USR1 USR2
+trap 'exit 143' TERM INT USR2
+# Grid Engine's word that it will suspend us
+trap : USR1
 # ours alone: in a scratch folder that others could have made before us they could change what Dask writes there
 HPCLAB_SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/hpclab-XXXXXXXX" || mktemp -d /tmp/hpclab-XXXXXXXX) || exit 40
 

@@ -133,7 +133,7 @@ def refused(home: Home, *said: str) -> None:
 
 
 def test_jupyterlab_is_missing(a_home: Callable[..., Home], tmp_path: Path) -> None:
-    refused(a_home(python=str(a_bare_python(tmp_path))), "jupyterlab missing", "pip install")
+    refused(a_home(python=str(a_bare_python(tmp_path))), "jupyterlab, psutil missing", "pip install")
 
 
 def a_bare_python(folder: Path) -> Path:

@@ -198,3 +198,7 @@ def test_where_it_keeps_its_files(env, home):
 
 def test_the_login_is_what_ssh_wants(host):
     assert host.login == f"ada@{host.name}"
+
+
+def test_its_versions_are_those_of_this_python(host):
+    assert host.versions["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -18,6 +18,7 @@ PLAN = Plan(
     memory_bytes=2**31,
     death_timeout_s=60,
     interface="lo",
+    node="node17",
 )
 
 
@@ -48,7 +49,13 @@ def test_threads_memory_and_addresses_come_from_the_request(name, value):
 def test_it_runs_on_the_jobs_python():
     argv = dask_mpi_argv(PLAN, "/opt/python")
     assert argv[0] == "/opt/python"
-    assert "dask_mpi.cli" in argv
+    assert argv[1:6] == ["-P", "-m", "mpi4py", "-m", "hpclab.inside.world"]
+
+
+def test_every_rank_is_told_what_it_needs_in_its_argv():
+    """To other nodes not every launcher brings the environment along."""
+    argv = dask_mpi_argv(PLAN, "/opt/python")
+    assert argv[6:10] == [folder().path, "17", "4", "node17"]
 
 
 def test_no_port_is_assumed():
@@ -72,7 +79,7 @@ def test_the_dashboard_stays_shut_until_the_guard_stands():
 def test_the_dashboard_listens_where_dask_does(interface, dashboard):
     argv = dask_mpi_argv(replace(PLAN, interface=interface), "/opt/python")
     assert option(argv, "--dashboard-address") == dashboard
-    assert ("--interface" in argv) == bool(interface)
+    assert ("--interface" in argv) == interface.startswith("lo")
 
 
 def test_it_holds_no_secret():

@@ -1,0 +1,95 @@
+"""Following a session's start, step by step, until JupyterLab answers or it is certain that it will not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hpclab.errors import JobEnded, NotRunning, TookTooLong
+from hpclab.event import Event
+from hpclab.job import JobState, JobStatus
+from hpclab.session import CANCEL_GRACE_S, Session
+
+JOB_TELLS_FIRST_S = 15
+"""The job has the same time limit for its start, and knows better what went wrong."""
+ASK_EVERY_S = 1.0
+"""How often a start asks the batch system; in between the job itself tells by its events."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One step of a start: `what` is queued, running, scheduler or jupyter; seconds since the submission."""
+
+    what: str
+    text: str
+    elapsed_s: float
+
+
+def follow(session: Session, *, poll_s: float = 0.05) -> Iterator[Phase]:
+    """Every step until JupyterLab is up.
+
+    Raises JobEnded with the reason and the log, NotRunning of a job that waits in vain, or TookTooLong. The time limit
+    counts from when the job runs: a queue may take as long as it takes.
+    """
+    running_since, asked, hopeless = None, 0.0, ""
+    told: set[str] = set()
+    main = session.job()
+    job_id, begin = main.job_id, main.submit_time or time.time()
+    while True:
+        now = time.time()
+        # before the events, so that those that led to it are told
+        is_up = session.is_connected(job_id)
+        phases = _phases(session.events(job_id), begin)
+        running_since = running_since or (now if phases else None)
+        yield from (phase for phase in phases if phase.what not in told)
+        told |= {phase.what for phase in phases}
+        if is_up:
+            return
+        if now - asked > ASK_EVERY_S:
+            asked, status = now, session.job(job_id).status
+            if status.state.is_final or status.state is JobState.COMPLETING:
+                raise JobEnded(_ended(session, job_id))
+            if status.is_hopeless and not phases:
+                # twice, for Slurm's first word on a new job is often not its last
+                if status.reason == hopeless:
+                    raise NotRunning(_in_vain(session.name, job_id, status))
+                hopeless = status.reason
+            if not phases:
+                yield Phase(what="queued", text=status.reason or status.state.value, elapsed_s=now - begin)
+        if running_since and now - running_since > session.start_timeout_s + JOB_TELLS_FIRST_S:
+            raise TookTooLong(
+                f"job {job_id} runs, but JupyterLab was not up within {session.start_timeout_s:.0f} s\n"
+                f"it goes on: see `hpclab why --session {session.name}`, or end it with `hpclab stop {session.name}`"
+            )
+        time.sleep(poll_s)
+
+
+def _ended(session: Session, job_id: str) -> str:
+    """Told when the job is quite gone, for by then it has said why."""
+    job = session.gone([job_id], within_s=CANCEL_GRACE_S).get(job_id) or session.job(job_id)
+    tail = "\n".join(f"    {line}" for line in session.log_of_failure(job_id, lines=12).splitlines())
+    return (
+        f"the main job {job_id} ended before JupyterLab was up: {job.status.reason or job.status.state.value}\n"
+        f"  the last lines of its log:\n{tail or '    (empty)'}\n"
+        f"the whole log: hpclab logs --session {session.name}"
+    )
+
+
+def _in_vain(name: str, job_id: str, status: JobStatus) -> str:
+    return (
+        f"the main job {job_id} waits in vain: {status.reason}\n"
+        f"it is queued: `hpclab stop {name}` cancels it, then ask for something else; `hpclab attach {name}` waits on"
+    )
+
+
+_STEPS = {"started": "running", "prologue": "prologue", "scheduler": "scheduler", "jupyter": "jupyter"}
+
+
+def _phases(events: Sequence[Event], begin: float) -> list[Phase]:
+    """The steps that the job has told of."""
+    return [
+        Phase(what=_STEPS[event.what], text=event.sentence, elapsed_s=max(0.0, event.time - begin))
+        for event in events
+        if event.what in _STEPS
+    ]

@@ -1,0 +1,68 @@
+"""The status of a session's jobs: the batch system's word, and, where it has none now, what it said last and when."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hpclab.event import Event
+from hpclab.job import JobState, JobStatus
+from hpclab.jobqueue import JobQueue
+from hpclab.store import Jobs, Known, SessionRecord, Store
+
+JUST_SUBMITTED = "just submitted"
+JUST_SUBMITTED_S = 60
+"""A batch system may take so long to show a new job to those who ask."""
+REMEMBER_EVERY_S = 10
+
+
+def job_statuses(
+    queue: JobQueue, store: Store, record: SessionRecord, jobs: Jobs, *, here: str
+) -> dict[str, JobStatus]:
+    """One question about all those that have not ended, as far as is known; `here` is the host that asks."""
+    known = store.known(record.name)
+    asked = open_jobs(known, jobs)
+    answer = queue.status(asked)
+    if asked and queue.silence:
+        return {job: _not_known(answer[job], known) if job in answer else known.jobs[job] for job in jobs}
+    now = time.time()
+    for job_id, status in answer.items():
+        if status.state is JobState.GONE:
+            _, submit_time, events = jobs[job_id]
+            # what it has shown once it does not begin to show, but has put away: Slurm does so with an array's queued
+            # task that is cancelled
+            was_shown = job_id in known.jobs and known.jobs[job_id].reason != JUST_SUBMITTED
+            if not events and not was_shown and now - (submit_time or 0) < JUST_SUBMITTED_S:
+                answer[job_id] = replace(status, state=JobState.PENDING, reason=JUST_SUBMITTED)
+            elif record.host not in ("", here):
+                # a home may be shared by clusters; that this one does not know a job of another means nothing
+                reason = f"{record.system} on {here} does not know it; the session was started on {record.host}"
+                answer[job_id] = replace(status, state=JobState.UNKNOWN, reason=reason)
+    statuses = {job_id: answer.get(job_id) or known.jobs[job_id] for job_id in jobs}
+    if statuses != known.jobs or (asked and now - known.time > REMEMBER_EVERY_S):
+        store.remember(record.name, Known(time=now, jobs=statuses))
+    return statuses
+
+
+def open_jobs(known: Known, jobs: Jobs) -> list[str]:
+    """Those whose end is not known yet; about the others nobody need be asked any more."""
+    return [job_id for job_id, (_, _, events) in jobs.items() if not _is_settled(known.jobs.get(job_id), events)]
+
+
+def _is_settled(known: JobStatus | None, events: Sequence[Event]) -> bool:
+    """The batch system has told a job's end, and the job has not begun anew since."""
+    if known is None or not known.state.is_final:
+        return False
+    ended = known.end_time or known.start_time
+    return not ended or not any(event.what == "started" and event.time > ended + 1 for event in events)
+
+
+def _not_known(status: JobStatus, known: Known) -> JobStatus:
+    """Of a batch system that does not answer: since when, and how the job was then."""
+    before = known.jobs.get(status.job_id)
+    if before is None:
+        return status
+    since = time.strftime("%H:%M:%S", time.localtime(known.time))
+    reason = f"{status.reason} (since {since}; then {before.state.value})"
+    return replace(before, state=JobState.UNKNOWN, reason=reason)
