@@ -42,6 +42,8 @@ ALIVE = ("queued", "held", "starting", "running", "unknown")
 CANCEL_GRACE_S = 45
 """How long `stop` and `remove-worker` wait for jobs to be gone; batch systems take up to 30 s between TERM and KILL."""
 FOLLOW_LINES = 1000
+LOOK_EVERY = 10
+"""After how many single submissions it is seen whether the earlier ones have failed to start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,10 +375,7 @@ class Session:
         if view.state not in ALIVE:
             raise NotRunning(_not_running(view))
         if not although_failing and (reason := failing(view.jobs)):
-            raise NotRunning(
-                f"the last {FAILURES_IN_A_ROW} worker jobs of {self.name} failed to start: {reason}\n"
-                f"nothing was submitted; see `hpclab why JOB`, and try one again with `hpclab add-worker --anyway`"
-            )
+            raise NotRunning(_failing(self.name, reason, "nothing was submitted"))
         most = self._record.settings.most_queued
         queued = sum(job.status.state in (JobState.PENDING, JobState.HELD) for job in view.jobs)
         if queued + count > most:
@@ -395,6 +394,8 @@ class Session:
                     f"the session {self.name} has ended meanwhile: {over}\n{done}; start a new one with `hpclab start`"
                 )
             submitted += self._submit(script, record)
+            if len(submitted) % LOOK_EVERY == 0 and not although_failing and (reason := failing(self.view().jobs)):
+                raise NotRunning(_failing(self.name, reason, f"{len(submitted)} of {count} were submitted"))
         return submitted
 
     def _written(self, record: JobRecord) -> str:
@@ -502,6 +503,13 @@ class Session:
             if len(gone) == len(job_ids) or time.time() > deadline:
                 return gone
             time.sleep(0.2)
+
+
+def _failing(name: str, reason: str, done: str) -> str:
+    return (
+        f"the last {FAILURES_IN_A_ROW} worker jobs of {name} failed to start: {reason}\n"
+        f"{done}; see `hpclab why JOB`, and try one again with `hpclab add-worker --anyway`"
+    )
 
 
 def _not_gone(job_ids: list[str], name: str) -> str:

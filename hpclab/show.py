@@ -29,6 +29,8 @@ NEXT = (
     ("stop {name}", "end the session and all its jobs"),
 )
 
+SHORT_S = 600
+"""With less than this left of the main job, people are told to save their work."""
 FOLD_ABOVE = 3
 """So many jobs in a row that wait alike have a line each; more of them have one together."""
 
@@ -93,7 +95,9 @@ def status_text(described: dict[str, Any]) -> Group:
 def _facts(described: dict[str, Any]) -> list[str]:
     facts = [f"on {described['node']}"] if described["node"] else []
     if described["time_left_s"] is not None:
-        facts.append(f"{format_duration(described['time_left_s'])} left")
+        left_s = described["time_left_s"]
+        is_short = left_s < SHORT_S and described["state"] == "running"
+        facts.append(f"{format_duration(left_s)} left" + (": save your notebooks" if is_short else ""))
     workers = described["workers"]
     if described["state"] == "running":
         size = f"{counted(workers['cores'], 'core')}, {format_memory(workers['memory_bytes'])}"

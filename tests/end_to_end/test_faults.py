@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import importlib.metadata
 import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 import venv
 from collections.abc import Callable, Iterator
@@ -130,6 +132,33 @@ def refused(home: Home, *said: str) -> None:
     assert [words for words in (*said, "the last lines of its log") if words not in done.stderr] == []
     assert home.session()["state"] == "failed"
     home.check_nothing_is_left()
+
+
+def with_another_dask(tmp_path: Path, jobs: str) -> str:
+    """A Python whose Dask claims to be of 2020 in those jobs."""
+    claim = tmp_path / "claims/dask-2020.1.0.dist-info"
+    claim.mkdir(parents=True)
+    (claim / "METADATA").write_text("Metadata-Version: 2.1\nName: dask\nVersion: 2020.1.0\n")
+    python = tmp_path / "python"
+    choice = f'case "$*" in *inside.{jobs}*) export PYTHONPATH={claim.parent};; esac'
+    python.write_text(f'#!/bin/sh\n{choice}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return str(python)
+
+
+OURS = importlib.metadata.version("dask")
+
+
+def test_the_job_has_another_dask_than_the_login_node(a_home: Callable[..., Home], tmp_path: Path) -> None:
+    refused(a_home(python=with_another_dask(tmp_path, "main_job")), "dask 2020.1.0", f"dask {OURS}", "check_versions")
+
+
+def test_a_worker_job_has_another_dask_than_the_main_job(a_home: Callable[..., Home], tmp_path: Path) -> None:
+    session = a_home(python=with_another_dask(tmp_path, "worker_job")).start()
+    session.home.ok("add-worker")
+    job = until("its end", lambda: next((j for j in session.status()["jobs"] if j["state"] == "failed"), None))
+    assert f"dask 2020.1.0, but the session's main job dask {OURS}" in job["reason"]
+    assert session.status()["state"] == "running"
 
 
 def test_jupyterlab_is_missing(a_home: Callable[..., Home], tmp_path: Path) -> None:
