@@ -32,12 +32,12 @@ class Environment:
         """What the job's shell does before its program; it has the session's folder in $hpclab_session."""
         lines = []
         if self.modules:
-            lines += [*_MODULES, f"module load {shlex.join(self.modules)}"]
+            lines += [*_MODULES, _or_end(f"module load {shlex.join(self.modules)}")]
         if self.conda:
-            lines += [*_CONDA, f"conda activate {shlex.quote(self.conda)}"]
+            lines += [*_CONDA, _or_end(f"conda activate {shlex.quote(self.conda)}")]
         if self.venv:
             # a tilde in quotes is none
-            lines.append(f". {_path(self.venv)}/bin/activate")
+            lines.append(_or_end(f". {_path(self.venv)}/bin/activate"))
         lines += [f"export {name}={shlex.quote(value)}" for name, _, value in (e.partition("=") for e in self.export)]
         lines += self.prologue
         if self.container:
@@ -52,6 +52,11 @@ class Environment:
         """The job's one program, as a line of shell."""
         python = self.python or ("python" if self.conda or self.venv or self.container else default_python)
         return ("hpclab_run " if self.container else "") + " ".join([_path(python), shlex.join(arguments)])
+
+
+def _or_end(line: str) -> str:
+    """Without what was asked for by name, a job would go on with the wrong Python, or none."""
+    return f"{line} || hpclab_unfit {shlex.quote(line)}"
 
 
 def _path(path: str) -> str:

@@ -20,6 +20,7 @@ A message says what happened, the evidence, and on its last line what to do next
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from typing import Protocol
@@ -68,8 +69,13 @@ class CommandError(HpclabError):
 
 
 def _shown(argv: Sequence[str]) -> str:
-    """A command for people, who need not see the program of several lines in it that clears the environment."""
-    return " ".join("…" if "\n" in word else shlex.quote(word) for word in argv)
+    """A command for people, who need not see how its environment is cleared: `env -u …`, or a program of `bash -c`."""
+    words = list(argv)
+    while words[:1] == ["env"] or (words and (words[0].startswith("-u") or re.fullmatch(r"[A-Z_]+=.*", words[0]))):
+        words = words[2:] if words[0] == "-u" else words[1:]
+    if words[:2] == ["bash", "-c"] and "\n" in words[2]:
+        words = words[4:]
+    return shlex.join(words)
 
 
 class Refused(CommandError):

@@ -10,6 +10,7 @@ from hpclab.errors import JobEnded, NotRunning, TookTooLong
 from hpclab.event import Event
 from hpclab.job import JobState, JobStatus
 from hpclab.session import CANCEL_GRACE_S, Session
+from hpclab.units import format_clock
 
 JOB_TELLS_FIRST_S = 15
 """The job has the same time limit for its start, and knows better what went wrong."""
@@ -56,7 +57,7 @@ def follow(session: Session, *, poll_s: float = 0.05) -> Iterator[Phase]:
                     raise NotRunning(_in_vain(session.name, job_id, status))
                 hopeless = status.reason
             if not phases:
-                yield Phase(what="queued", text=status.reason or status.state.value, elapsed_s=now - begin)
+                yield Phase(what="queued", text=_waiting(status, now), elapsed_s=now - begin)
         if running_since and now - running_since > session.start_timeout_s + JOB_TELLS_FIRST_S:
             raise TookTooLong(
                 f"job {job_id} runs, but JupyterLab was not up within {session.start_timeout_s:.0f} s\n"
@@ -65,12 +66,21 @@ def follow(session: Session, *, poll_s: float = 0.05) -> Iterator[Phase]:
         time.sleep(poll_s)
 
 
+def _waiting(status: JobStatus, now: float) -> str:
+    reason = status.reason or status.state.value
+    is_expected = status.state is JobState.PENDING and status.start_time and status.start_time > now + 60
+    return f"{reason}; expected to start {format_clock(status.start_time or 0)}" if is_expected else reason
+
+
 def _ended(session: Session, job_id: str) -> str:
     """Told when the job is quite gone, for by then it has said why."""
     job = session.gone([job_id], within_s=CANCEL_GRACE_S).get(job_id) or session.job(job_id)
+    reason = job.status.reason or job.status.state.value
     tail = "\n".join(f"    {line}" for line in session.log_of_failure(job_id, lines=12).splitlines())
+    if not session.events(job_id):
+        return f"the main job {job_id} ended before it began: {reason}\nits story: hpclab why --session {session.name}"
     return (
-        f"the main job {job_id} ended before JupyterLab was up: {job.status.reason or job.status.state.value}\n"
+        f"the main job {job_id} ended before JupyterLab was up: {reason}\n"
         f"  the last lines of its log:\n{tail or '    (empty)'}\n"
         f"the whole log: hpclab logs --session {session.name}"
     )

@@ -48,6 +48,13 @@ class JobSpec:
         return sum(chunk.count * chunk.memory_bytes for chunk in self.chunks)
 
     @property
+    def memory_per_core_bytes(self) -> int:
+        """For batch systems that count memory by the core, rounded up; over several nodes, what the neediest needs."""
+        if self.nodes == 1:
+            return -(-self.memory_bytes // max(self.cores, 1))
+        return max(-(-chunk.memory_bytes // max(chunk.cores, 1)) for chunk in self.chunks)
+
+    @property
     def tasks(self) -> int:
         """MPI ranks, or workers."""
         return sum(chunk.count for chunk in self.chunks)

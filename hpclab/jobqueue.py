@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from hpclab.batch import BATCH_SYSTEMS
-from hpclab.errors import CommandError, HpclabError, Refused, TookTooLong, UnreadableOutput
+from hpclab.errors import CommandError, HpclabError, Refused, TookTooLong
 from hpclab.hosts import Host
 from hpclab.job import JobState, JobStatus, Queue
 
@@ -88,15 +88,17 @@ class JobQueue:
                 next_step="say it again when it answers; a session that is told to stop ends by itself meanwhile",
             )
 
+    @property
+    def can_estimate(self) -> bool:
+        """The batch system can be asked when a job would start."""
+        return bool(self._batch.estimate_command(""))
+
     def expected_start(self, script: str) -> float:
         """When this script would start, were it submitted now, in seconds since the epoch.
 
-        Raises UnreadableOutput in the batch system's own words when it would not start at all.
+        Raises UnreadableOutput in the batch system's own words when it would not start.
         """
-        command = self._batch.estimate_command(script)
-        if not command:
-            raise UnreadableOutput(f"{self._system} cannot say when a job would start before it is submitted")
-        return self._batch.parse_estimate(self._host.run(command))
+        return self._batch.parse_estimate(self._host.run(self._batch.estimate_command(script)))
 
     def queues(self) -> list[Queue]:
         command = self._batch.queues_command()

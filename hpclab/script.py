@@ -129,6 +129,8 @@ hpclab_event "$hpclab_started, \"node\": \"$hpclab_node\""
 
 # the batch system forgets a finished job within minutes; these files do not
 _ENDED = r"""hpclab_ended() {
+    # nor may rm be ended by a second signal: Slurm sends one to each step and one to the script
+    trap '' TERM INT USR1 USR2
     hpclab_event "\"event\": \"exited\", \"exit_status\": $1"
     rm -rf "$HPCLAB_SCRATCH"
 """
@@ -156,7 +158,11 @@ export OPENBLAS_NUM_THREADS=${OPENBLAS_NUM_THREADS:-1} MALLOC_TRIM_THRESHOLD_=${
 _PROLOGUE_TELLS = r"""hpclab_failed() {
     hpclab_event "\"event\": \"prologue\", \"reason\": \"${2//[\"\\]/} (exit status $1)\""
 }
-trap 'hpclab_failed $? "$BASH_COMMAND"' ERR"""
+trap 'hpclab_failed $? "$BASH_COMMAND"' ERR
+hpclab_unfit() {
+    hpclab_event "\"event\": \"failed\", \"reason\": \"this does not work on $hpclab_node: ${1//[\"\\]/}\""
+    exit 40
+}"""
 
 _PROGRAM_HEARS_SIGNAL = """\
 # from here on a signal is the program's to hear; this shell waits for it and writes how it ended

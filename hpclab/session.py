@@ -109,6 +109,11 @@ class Session:
         for shape in shapes:
             record = _new_record(store, shaped(settings, shape), host, name="", notebook_dir=notebook_dir)
             session = Session(host, store, record)
+            if not session._queue.can_estimate:
+                raise ConfigError(
+                    f"{record.system} cannot say when a job would start before it is submitted\n"
+                    "leave --fit out, and say --nodes and --cores"
+                )
             folder = f"{host.home}/fit-{record.name}"
             path = f"{folder}/start-dask.sh"
             host.make_folder(folder)

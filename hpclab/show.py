@@ -13,7 +13,7 @@ from hpclab.connection import DASHBOARD_PORT, JUPYTER_PORT
 from hpclab.follow import Phase
 from hpclab.growth import Change, Offer
 from hpclab.session import Story
-from hpclab.units import counted, format_duration, format_memory, format_walltime
+from hpclab.units import counted, format_clock, format_duration, format_memory, format_walltime
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -85,8 +85,9 @@ def status_text(described: dict[str, Any]) -> Group:
     head = Text.assemble((described["name"], "bold"), "  ", (state, COLOURS.get(state, "")))
     for part in _facts(described):
         head.append(f" · {part}")
+    main = next((job for job in reversed(described["jobs"]) if job["role"] == "main"), described)
     if described["reason"] not in ("", state):
-        head.append(f"\n{described['reason']}")
+        head.append(f"\n{_reason(main) if state == 'queued' else described['reason']}")
     # the main job's reason stands in the head already, and what is wrong with all of them, too
     others = [(j["id"], j) for j in described["jobs"] if j["role"] != "main" and j["reason"] != described["reason"]]
     return Group(head, _jobs_table(described["jobs"]), _reasons(others))
@@ -168,12 +169,20 @@ def _reasons(told: Sequence[tuple[str, dict[str, Any]]]) -> Text:
     names: dict[str, list[str]] = {}
     for name, what in told:
         if what["reason"] not in ("", what["state"]) and what["state"] not in ("running", "starting", "ended"):
-            names.setdefault(what["reason"], []).append(name)
+            names.setdefault(_reason(what), []).append(name)
     text = Text()
     for reason, alike in names.items():
         who = ", ".join(alike) if len(alike) <= 3 else f"{alike[0]} … {alike[-1]} ({len(alike)} alike)"
         text.append_text(Text.assemble((who, "bold"), f"  {reason}\n"))
     return text
+
+
+def _reason(what: dict[str, Any]) -> str:
+    """With when it is expected to start, where the batch system says so."""
+    start = what.get("start_time")
+    if what["state"] != "pending" or not start or start < time.time():
+        return str(what["reason"])
+    return f"{what['reason']}; expected to start {format_clock(start)}"
 
 
 def _left(what: dict[str, Any]) -> str:
@@ -210,7 +219,10 @@ def change_text(change: Change) -> str:
     parts = [
         (change.submit, f"submitted {counted(change.submit, 'worker job')}"),
         (len(change.cancel), f"cancelled {_few(change.cancel)}, whose workers had not joined"),
-        (len(change.retire), f"{_few(change.retire)} handed over their data and left"),
+        (
+            len(change.retire),
+            f"{_few(change.retire)} handed over {'its' if len(change.retire) == 1 else 'their'} data and left",
+        ),
     ]
     return "; ".join(text for number, text in parts if number) or "nothing to do"
 
@@ -226,7 +238,7 @@ def offers_table(offers: Sequence[Offer], best: Offer) -> Table:
         (
             str(offer.shape),
             "taken" if offer is best else "",
-            "never: " + offer.refusal if offer.start_time is None else _in_words(offer.start_time - now),
+            "no: " + offer.refusal if offer.start_time is None else _in_words(offer.start_time - now),
         )
         for offer in offers
     ]
@@ -238,7 +250,7 @@ def _in_words(wait_s: float) -> str:
 
 
 def config_table(settings: Sequence[Setting]) -> Table:
-    rows = [(setting.key, str(setting.value), setting.where) for setting in settings]
+    rows = [(setting.key, _in_toml(setting.value), setting.where) for setting in settings]
     return _wrapping_table(("option", "value", "from"), rows)
 
 
@@ -297,6 +309,10 @@ def _queues_table(queues: Sequence[Queue]) -> Table:
     ]
     columns = ("queue", "", "walltime", "nodes", "cores", "memory", "note")
     return _table(columns, rows, right=(2, 3, 4, 5), shrink=(0, 6))
+
+
+def _in_toml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _table(

@@ -6,6 +6,7 @@ A bare number is refused where its unit differs between batch systems (Slurm's m
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime
 
 from hpclab.errors import ConfigError
@@ -73,6 +74,13 @@ def format_duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, m = divmod(minutes, 60)
     return f"{hours} h {m:02} min" if hours < 48 else f"{hours // 24} d {hours % 24:02} h"
+
+
+def format_clock(time_s: float) -> str:
+    """A moment for people, here: `at 14:05`, or `on Sat 22 Nov at 14:05` if that is not today."""
+    moment = time.localtime(time_s)
+    clock = time.strftime("at %H:%M", moment)
+    return clock if moment[:3] == time.localtime()[:3] else time.strftime("on %a %d %b ", moment) + clock
 
 
 def counted(number: int, noun: str) -> str:

@@ -428,9 +428,12 @@ def test_script_prints_what_would_be_submitted_and_makes_nothing(hpclab, home, a
 @pytest.mark.parametrize(
     ("args", "lines"),
     [
-        (["--module", "gcc/13", "--module", "openmpi"], ["module load gcc/13 openmpi"]),
-        (["--conda", "my env"], ["conda activate 'my env'"]),
-        (["--venv", "/v"], [". /v/bin/activate"]),
+        (
+            ["--module", "gcc/13", "--module", "openmpi"],
+            ["module load gcc/13 openmpi || hpclab_unfit 'module load gcc/13 openmpi'"],
+        ),
+        (["--conda", "my env"], ["conda activate 'my env' || hpclab_unfit 'conda activate '\"'\"'my env'\"'\"''"]),
+        (["--venv", "/v"], [". /v/bin/activate || hpclab_unfit '. /v/bin/activate'"]),
         (["--export", "A=b c", "--export", "D="], ["export A='b c'", "export D=''"]),
         (["-q", "slurm:short", "-N", "2", "-A", "phys"], ["#SBATCH --partition=short", "#SBATCH --account=phys"]),
         (["-q", "slurm", "-G", "1", "--constraint", "a100"], ["#SBATCH --gres=gpu:1", "#SBATCH --constraint=a100"]),
@@ -462,7 +465,7 @@ def test_a_script_by_hand_makes_its_session_itself(hpclab, home, which):
     ("shapes", "exit_code", "words"),
     [
         ("nonsense", 2, "write NODESxCORES"),
-        ("1x1,1x2", 13, "none of these shapes would start"),
+        ("1x1,1x2", 2, "leave --fit out"),
         ("2x1", 2, "one node"),
     ],
 )

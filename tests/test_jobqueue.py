@@ -239,16 +239,15 @@ def test_when_a_job_would_start_is_asked_without_submitting_it():
     assert "--test-only" in host.commands[0]
 
 
-@pytest.mark.parametrize(
-    ("system", "answer", "words"),
-    [
-        ("slurm", (1, "", "allocation failure: Requested node configuration is not available\n"), "not available"),
-        ("local", (0, "", ""), "cannot say when a job would start"),
-    ],
-)
-def test_a_job_that_would_not_start_is_told_in_the_systems_words(system, answer, words):
-    with pytest.raises(UnreadableOutput, match=words):
-        JobQueue(host_that_answers(answer), system).expected_start("x.sh")
+def test_a_job_that_would_not_start_is_told_in_the_systems_words():
+    answer = (1, "", "allocation failure: Requested node configuration is not available\n")
+    with pytest.raises(UnreadableOutput, match="not available"):
+        JobQueue(host_that_answers(answer), "slurm").expected_start("x.sh")
+
+
+@pytest.mark.parametrize(("system", "expected"), [("slurm", True), ("sge", True), ("pbs", False), ("local", False)])
+def test_not_every_batch_system_can_be_asked_before(system, expected):
+    assert JobQueue(host_that_answers(), system).can_estimate is expected
 
 
 def test_queues_are_told_where_there_are_some():

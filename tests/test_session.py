@@ -264,7 +264,7 @@ def test_where_no_shape_would_start_the_batch_systems_words_are_told():
 
 def test_this_machine_cannot_be_asked_when_a_shape_would_start():
     host = RecordingHost()
-    with pytest.raises(NotRunning, match="cannot say when a job would start"):
+    with pytest.raises(ConfigError, match="leave --fit out"):
         Session.fit(host, settings(), SHAPES[:1], notebook_dir="/")
     assert (host.commands, host.files) == ([], {})
 

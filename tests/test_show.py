@@ -195,7 +195,7 @@ def test_a_phase_is_a_line(phase, text):
         (Change(submit=3), "submitted 3 worker jobs"),
         (
             Change(cancel=("7", "6"), retire=("2",)),
-            "cancelled 7, 6, whose workers had not joined; 2 handed over their data and left",
+            "cancelled 7, 6, whose workers had not joined; 2 handed over its data and left",
         ),
     ],
 )
@@ -212,7 +212,7 @@ def test_the_offers_are_compared():
     ]
     lines = [line.split() for line in shown(offers_table(offers, offers[0]))]
     assert ["1x4", "taken", "now"] in lines
-    assert ["4x16", "never:", "sbatch:", "not", "[available]"] in lines
+    assert ["4x16", "no:", "sbatch:", "not", "[available]"] in lines
     assert any(
         (line[:2] == ["1x16", "in"] and line[-2:] == ["04", "min"]) or line[-2:] == ["05", "min"] for line in lines
     )

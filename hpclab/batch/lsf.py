@@ -110,8 +110,9 @@ def _memory(spec: JobSpec) -> str:
         raise ConfigError(f"lsf_memory_unit is {unit!r}\nsay one of {', '.join(_UNITS)}")
     if per not in ("slot", "host"):
         raise ConfigError(f"lsf_memory_per is {per!r}\nsay slot or host")
-    parts = max(spec.cores if per == "slot" else spec.nodes, 1)
-    return f"{-(-spec.memory_bytes // (parts * _UNITS[unit]))}{unit}"
+    if per == "slot":
+        return f"{-(-spec.memory_per_core_bytes // _UNITS[unit])}{unit}"
+    return f"{-(-spec.memory_bytes // (max(spec.nodes, 1) * _UNITS[unit]))}{unit}"
 
 
 def _output(log: str, job_id: str) -> str:

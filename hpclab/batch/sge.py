@@ -47,7 +47,7 @@ def directives(spec: JobSpec) -> list[str]:
     if slots > 1 or spec.nodes > 1:
         lines.append(f"-pe {pe} {slots}")
     if memory != "none":
-        lines.append(f"-l {memory}={-(-spec.memory_bytes // (slots * 2**20))}M")
+        lines.append(f"-l {memory}={-(-spec.memory_per_core_bytes // 2**20)}M")
     if memory == "mem_free":
         lines.append("-w n")  # a -w e in a sge_request refuses whatever asks for a load value
     if spec.gpus:
@@ -193,7 +193,7 @@ def _state(letters: str) -> JobState:
 
 _NO_REASON = re.compile("no messages available|turned off|hard queue list|^$")
 _HINTS = {
-    "h_rt=": " (it will not start there: the walltime is longer than that queue allows)",
+    "h_rt=": " (that queue does not take so long a walltime)",
     "offers 0 slots": " (too few slots are free, or there are fewer in all)",
 }
 
@@ -204,6 +204,7 @@ def _why_waiting(told: str) -> str:
     lines = dict.fromkeys(line.strip() for line in info[1].splitlines()) if info else {}
     reasons = [line for line in lines if not _NO_REASON.search(line)]
     hints = ["".join(hint for word, hint in _HINTS.items() if word in reason) for reason in reasons]
+    # that it will never start none of them says: a queue that is only full is not always among them
     return "; ".join(reason + hint for reason, hint in list(zip(reasons, hints, strict=True))[:3])
 
 

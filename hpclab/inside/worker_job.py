@@ -46,7 +46,14 @@ def main() -> int:
     gc.freeze()
     gc.enable()
     ours = versions_here()
-    report(folder, job_id, "environment", python=sys.version.split()[0], versions=in_words(ours), network=networks())
+    report(
+        folder,
+        job_id,
+        "environment",
+        python=sys.version.split()[0],
+        versions=in_words(ours, ["dask", "distributed"]),
+        network=networks(),
+    )
     addresses: list[str] = []
     told = False
     for addresses in wait_for_scheduler(folder, given.death_timeout):

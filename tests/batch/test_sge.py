@@ -288,7 +288,7 @@ def test_each_task_has_its_own_error():
             "-l h_rt=10:00:00",
             "12",
             '(-l h_rt=36000) cannot run in queue "debug.q" because of cluster queue '
-            "(it will not start there: the walltime is longer than that queue allows)",
+            "(that queue does not take so long a walltime)",
         ),
         (
             "-pe smp 400",

@@ -25,6 +25,8 @@ hpclab_node=$(hostname)
 hpclab_event "$hpclab_started, \"node\": \"$hpclab_node\""
 [ -z "${hpclab_again:-}" ] || hpclab_event "\"event\": \"again\", \"node\": \"$hpclab_node\""
 hpclab_ended() {
+    # nor may rm be ended by a second signal: Slurm sends one to each step and one to the script
+    trap '' TERM INT USR1 USR2
     hpclab_event "\"event\": \"exited\", \"exit_status\": $1"
     rm -rf "$HPCLAB_SCRATCH"
     exit "$1"

@@ -23,6 +23,8 @@ hpclab_node=$(hostname)
 hpclab_event "$hpclab_started, \"node\": \"$hpclab_node\""
 [ -z "${hpclab_again:-}" ] || hpclab_event "\"event\": \"again\", \"node\": \"$hpclab_node\""
 hpclab_ended() {
+    # nor may rm be ended by a second signal: Slurm sends one to each step and one to the script
+    trap '' TERM INT USR1 USR2
     hpclab_event "\"event\": \"exited\", \"exit_status\": $1"
     rm -rf "$HPCLAB_SCRATCH"
     [ -e "$hpclab_session/over" ] || echo "its main job ended" >"$hpclab_session/over"
@@ -40,6 +42,10 @@ hpclab_failed() {
     hpclab_event "\"event\": \"prologue\", \"reason\": \"${2//[\"\\]/} (exit status $1)\""
 }
 trap 'hpclab_failed $? "$BASH_COMMAND"' ERR
+hpclab_unfit() {
+    hpclab_event "\"event\": \"failed\", \"reason\": \"this does not work on $hpclab_node: ${1//[\"\\]/}\""
+    exit 40
+}
 module load python
 export DATA='my data'
 trap - ERR

@@ -161,6 +161,11 @@ def test_a_worker_job_has_another_dask_than_the_main_job(a_home: Callable[..., H
     assert session.status()["state"] == "running"
 
 
+@pytest.mark.parametrize("asked", [{"venv": "/nonexistent"}, {"conda": "nosuch"}, {"modules": "nosuch"}], ids=str)
+def test_an_environment_that_is_not_there_ends_the_job(a_home: Callable[..., Home], asked: dict[str, str]) -> None:
+    refused(a_home(**asked), "this does not work on", next(iter(asked.values())))
+
+
 def test_jupyterlab_is_missing(a_home: Callable[..., Home], tmp_path: Path) -> None:
     refused(a_home(python=str(a_bare_python(tmp_path))), "jupyterlab, psutil missing", "pip install")
 
