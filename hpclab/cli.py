@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,10 +17,11 @@ import click
 
 from hpclab import __version__
 from hpclab.config import Setting, Settings, Source, config_files, load
-from hpclab.errors import ConfigError, HpclabError, SiteUnfit
+from hpclab.errors import CommandError, ConfigError, HpclabError, SiteUnfit, StoreError, TookTooLong, UnreadableOutput
 from hpclab.follow import follow
 from hpclab.growth import parse_shapes
 from hpclab.hosts.local import LocalHost
+from hpclab.interrupts import held_back
 from hpclab.request import shaped
 from hpclab.session import Session
 from hpclab.show import (
@@ -46,6 +46,8 @@ INTERRUPTED = 130
 BY_HAND = ("slurm", "pbs")
 """The batch systems that scripts for submission by hand have directives for."""
 KEEP_LOOKS_EVERY_S = 10
+KEEP_GIVES_UP_AFTER = 60
+"""Looks in a row that failed."""
 
 
 def main() -> None:
@@ -196,7 +198,7 @@ def start(name: str, fit: str | None, as_json: bool, **given: Any) -> None:
     settings = _settings(**given)
     if fit:
         settings = _fitted(settings, fit)
-    with _interrupts_held_back() as let_through:
+    with held_back() as let_through:
         session = Session.start(_host(), settings, name=name, notebook_dir=_here())
         with _interruptible(session):
             let_through()
@@ -214,19 +216,6 @@ def _fitted(settings: Settings, fit: str) -> Settings:
         offers, best = Session.fit(_host(), settings, parse_shapes(fit), notebook_dir=_here())
     _console(stderr=True).print(offers_table(offers, best))
     return shaped(settings, best.shape)
-
-
-@contextmanager
-def _interrupts_held_back() -> Iterator[Callable[[], object]]:
-    """Ctrl-C waits, also for the command that submits, until we can say what has become of the job."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield lambda: None
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -328,10 +317,19 @@ def keep(name: str | None, workers: int) -> None:
     session = _session(name)
     click.echo(f"keeping {counted(workers, 'added worker')} in {session.name}; Ctrl-C ends it, the workers stay")
     try:
+        in_vain = 0
         while True:
-            change = session.keep(workers)
-            if change.submit:
-                click.echo(f"{time.strftime('%H:%M:%S')}  {change_text(change)}")
+            try:
+                change = session.keep(workers)
+                in_vain = 0
+                if change.submit:
+                    click.echo(f"{time.strftime('%H:%M:%S')}  {change_text(change)}")
+            except (CommandError, TookTooLong, StoreError, UnreadableOutput) as error:
+                # a batch system has its bad moments
+                in_vain += 1
+                if in_vain == KEEP_GIVES_UP_AFTER:
+                    raise
+                click.echo(f"{time.strftime('%H:%M:%S')}  {str(error).splitlines()[0]}; trying again", err=True)
             time.sleep(KEEP_LOOKS_EVERY_S)
     except KeyboardInterrupt:
         return
@@ -539,7 +537,7 @@ def _probed(examined: Examined) -> Examined:
 
     console, probing, shown = _console(stderr=True), Probing(_host(), examined), ""
     try:
-        with _interrupts_held_back() as let_through, probing, console.status("submitted") as line:
+        with held_back() as let_through, probing, console.status("submitted") as line:
             let_through()
             for text in probing.follow():
                 if console.is_terminal:

@@ -239,6 +239,8 @@ def _parsed(key: str, value: Any) -> Any:
         return _switch(key, value)
     if not isinstance(value, str):
         raise ConfigError(f"{key} must be a text, not {value!r}")
+    if key == "mpiexec" and not value.strip():
+        raise ConfigError("mpiexec must be a command, or auto")
     if key in CHOICES and value not in CHOICES[key]:
         raise ConfigError(f"{key} must be one of {', '.join(CHOICES[key])}, not {value!r}")
     return value

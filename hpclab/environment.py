@@ -41,7 +41,9 @@ class Environment:
         lines += [f"export {name}={shlex.quote(value)}" for name, _, value in (e.partition("=") for e in self.export)]
         lines += self.prologue
         if self.container:
-            options = " ".join(f"--bind {bind}" for bind in ('"$hpclab_session"', *map(_path, self.binds)))
+            options = " ".join(
+                f"--bind {bind}" for bind in ('"$hpclab_session"', '"$HPCLAB_SCRATCH"', *map(_path, self.binds))
+            )
             lines += [
                 "hpclab_container=$(command -v apptainer || command -v singularity || echo apptainer)",
                 f'hpclab_run() {{ "$hpclab_container" exec {options} {_path(self.container)} "$@"; }}',

@@ -101,11 +101,6 @@ class SessionFolder:
         return self / "known.json"
 
     @property
-    def keep(self) -> str:
-        """How many added workers the session is to have, if it was asked to keep some."""
-        return self / "keep"
-
-    @property
     def roster(self) -> str:
         """The workers that the Dask scheduler has now, kept by the scheduler itself."""
         return self / "workers.json"

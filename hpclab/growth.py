@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpclab.errors import ConfigError
-from hpclab.job import JobState, Shape
+from hpclab.job import JobExit, JobState, Shape
 from hpclab.view import JobView
 
 FAILURES_IN_A_ROW = 3
@@ -40,7 +40,9 @@ def failing(jobs: Sequence[JobView]) -> str:
 
 
 def _failed_to_start(job: JobView) -> bool:
-    return job.status.state is JobState.FAILED and not job.has_joined
+    # one that found no scheduler yet says nothing about the next
+    is_early = job.status.exit_status == JobExit.SESSION_OVER
+    return job.status.state is JobState.FAILED and not job.has_joined and not is_early
 
 
 def scaled(jobs: Sequence[JobView], wanted: int, *, workers_per_job: int) -> Change:

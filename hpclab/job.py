@@ -183,6 +183,7 @@ class JobExit(IntEnum):
     WORKER_FAILED = 47
     WRONG_WORLD = 48
     WRONG_VERSIONS = 49
+    NOT_JOINED = 50
     TERMINATED = 143
 
     @property
@@ -201,6 +202,7 @@ _MEANING = {
     JobExit.SESSION_OVER: "the session was over",
     JobExit.WORKER_FAILED: "its Dask workers failed again and again",
     JobExit.WRONG_WORLD: "the MPI launcher did not bring its ranks together",
+    JobExit.NOT_JOINED: "its Dask worker could not join the session",
     JobExit.WRONG_VERSIONS: "the job's Python or Dask is another one than the session's",
     JobExit.TERMINATED: "it was told to end (cancelled, or its walltime was reached)",
 }

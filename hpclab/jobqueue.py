@@ -28,6 +28,8 @@ class JobQueue:
         self._known: dict[str, JobStatus] = {}
         self.silence = ""
         """Why the last question about jobs had no answer; empty if it had one."""
+        self.shown: frozenset[str] = frozenset()
+        """The jobs that the batch system itself still shows, not only its history."""
 
     def submit(self, script: str, *, count: int = 1, log: str = "") -> list[str]:
         """The ids of the new jobs; more than one are an array. Raises Refused with the batch system's own words."""
@@ -55,6 +57,7 @@ class JobQueue:
             known = {job_id: _absent(job_id, JobState.GONE) for job_id in job_ids}
             answer = self._host.run(self._batch.status_command(job_ids), timeout_s=ANSWER_WITHIN_S)
             told = self._batch.parse_status(answer)
+            self.shown = frozenset(told)
             known.update(told)
             for job_id in job_ids:
                 # of an array that was cancelled in the queue Slurm has one line, and none for its tasks
@@ -70,11 +73,15 @@ class JobQueue:
             return {job_id: _absent(job_id, JobState.UNKNOWN, self.silence) for job_id in job_ids}
 
     def _history(self, job_ids: Sequence[str]) -> Mapping[str, JobStatus]:
-        """Of jobs that the batch system has put away. An accounting that is down is no answer, either."""
+        """Of jobs that the batch system has put away. An accounting that is down leaves them unknown, and no others."""
         command = self._batch.history_command(job_ids) if job_ids else []
         if not command:
             return {}
-        return self._batch.parse_history(self._host.run(command, timeout_s=ANSWER_WITHIN_S))
+        try:
+            return self._batch.parse_history(self._host.run(command, timeout_s=ANSWER_WITHIN_S))
+        except HpclabError as error:
+            reason = f"{self._system}'s history does not answer: {str(error).splitlines()[0]}"
+            return {job_id: _absent(job_id, JobState.UNKNOWN, reason) for job_id in job_ids}
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         if not job_ids:

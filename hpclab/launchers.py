@@ -45,7 +45,9 @@ _RANK = [
     "/bin/sh",
     "-c",
     'trap "" USR1; trap : TERM INT; own=; '
-    '[ -d "$HPCLAB_SCRATCH" ] || own=$(mktemp -d "${TMPDIR:-/tmp}/hpclab-XXXXXXXX" || mktemp -d /tmp/hpclab-XXXXXXXX); '
+    # not one that somebody else has put there under this name
+    '{ [ -O "$HPCLAB_SCRATCH" ] && [ ! -L "$HPCLAB_SCRATCH" ]; } || '
+    'own=$(mktemp -d "${TMPDIR:-/tmp}/hpclab-XXXXXXXX" || mktemp -d /tmp/hpclab-XXXXXXXX) || exit 40; '
     'export HPCLAB_SCRATCH="${own:-$HPCLAB_SCRATCH}"; "$@"; status=$?; [ -z "$own" ] || rm -rf "$own"; exit $status',
     "rank",
 ]

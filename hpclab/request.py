@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from hpclab.batch import BATCH_SYSTEMS
 from hpclab.config import Settings
 from hpclab.environment import Environment
+from hpclab.errors import ConfigError
 from hpclab.folder import SessionFolder
 from hpclab.job import Chunk, JobRecord, JobSpec, Shape
 from hpclab.script import hand_script, job_script
@@ -89,6 +90,7 @@ class Request:
             record,
             prologue=self.environment.lines(),
             program=program,
+            skip=self.settings.skip,
         )
 
     def _main_arguments(self) -> list[str]:
@@ -150,6 +152,11 @@ class Request:
 
     def _spec(self, record: JobRecord, chunks: tuple[Chunk, ...], *, nodes: int) -> JobSpec:
         s = self.settings
+        for text in (self.partition, s.account, s.qos, s.constraint, *s.extra):
+            if any(ord(character) < 32 for character in text):
+                raise ConfigError(
+                    f"{text!r} would be more than one line of a job script\nleave the control characters out"
+                )
         return JobSpec(
             name=f"hpclab-{self.folder.name}" if record.role == "main" else f"hpclab-{self.folder.name}-worker",
             chunks=chunks,

@@ -43,7 +43,13 @@ def job_script(
 
 
 def hand_script(
-    batches: Mapping[str, BatchSystem], spec: JobSpec, record: JobRecord, *, prologue: Sequence[str], program: str
+    batches: Mapping[str, BatchSystem],
+    spec: JobSpec,
+    record: JobRecord,
+    *,
+    prologue: Sequence[str],
+    program: str,
+    skip: Sequence[str] = (),
 ) -> str:
     """A script for someone who submits it by hand, to whichever of these batch systems: it belongs to no session yet.
 
@@ -55,7 +61,8 @@ def hand_script(
         # sbatch would take PBS's directives for its own, too
         lines += [f"{batch.DIRECTIVE} --ignore-pbs"] if name == "slurm" else []
         # where the log goes is not known yet, and what the batch system says goes where it always does
-        told = [line for line in batch.directives(spec) if not line.startswith(("--output", "--open-mode", "-o", "-j"))]
+        unknown = ("--output", "--open-mode", "-o ", "-j ", *skip)
+        told = [line for line in batch.directives(spec) if line in spec.extra or not line.startswith(unknown)]
         lines += [f"{batch.DIRECTIVE} {line}" for line in told]
     lines += ["", *(_START_BY_HAND if is_main else _ADD_BY_HAND)]
     for name, batch in batches.items():

@@ -28,20 +28,23 @@ from hpclab.event import Event
 from hpclab.folder import SessionFolder
 from hpclab.growth import FAILURES_IN_A_ROW, Change, Offer, failing, kept, replacement_lead_s, scaled, soonest
 from hpclab.hosts import Host
+from hpclab.interrupts import held_back
 from hpclab.job import JobRecord, JobState, JobStatus, Shape
 from hpclab.jobqueue import JobQueue
 from hpclab.names import check_name, new_name
 from hpclab.request import Request, shaped
-from hpclab.statuses import job_statuses, open_jobs
+from hpclab.statuses import job_statuses, knows_jobs_here, open_jobs
 from hpclab.store import Jobs, SessionRecord, Store
 from hpclab.units import counted
 from hpclab.versions import in_words
-from hpclab.view import JobView, SessionView, last_run, session_state, true_status, unreadable, workers_by_job
+from hpclab.view import SILENT_S, JobView, SessionView, last_run, session_state, true_status, unreadable, workers_by_job
 
 ALIVE = ("queued", "held", "starting", "running", "unknown")
 CANCEL_GRACE_S = 45
 """How long `stop` and `remove-worker` wait for jobs to be gone; batch systems take up to 30 s between TERM and KILL."""
 FOLLOW_LINES = 1000
+NEXT_PULSE_S = 3.0
+"""A main job that lives shows another pulse within this time."""
 LOOK_EVERY = 10
 """After how many single submissions it is seen whether the earlier ones have failed to start."""
 
@@ -104,40 +107,63 @@ class Session:
 
         Raises NotRunning when none would start, in the batch system's words.
         """
-        store = Store(host, settings)
-        offers = []
-        for shape in shapes:
-            record = _new_record(store, shaped(settings, shape), host, name="", notebook_dir=notebook_dir)
-            session = Session(host, store, record)
-            if not session._queue.can_estimate:
-                raise ConfigError(
-                    f"{record.system} cannot say when a job would start before it is submitted\n"
-                    "leave --fit out, and say --nodes and --cores"
-                )
-            folder = f"{host.home}/fit-{record.name}"
-            path = f"{folder}/start-dask.sh"
-            host.make_folder(folder)
-            host.write(path, session.start_script(), mode=0o700)
-            try:
-                offers.append(Offer(shape=shape, start_time=session._queue.expected_start(path)))
-            except UnreadableOutput as error:
-                offers.append(Offer(shape=shape, start_time=None, refusal=str(error)))
-            finally:
-                host.remove_tree(folder)
+        sessions = {
+            shape: Session.planned(host, shaped(settings, shape), notebook_dir=notebook_dir) for shape in shapes
+        }
+        first = sessions[shapes[0]]
+        if not first._queue.can_estimate:
+            raise ConfigError(
+                f"{first._record.system} cannot say when a job would start before it is submitted\n"
+                "leave --fit out, and say --nodes and --cores"
+            )
+        nodes = first._nodes_there()
+        offers = [session._offer(shape, nodes) for shape, session in sessions.items()]
         best = soonest(offers)
         if best is None:
             told = "\n".join(f"  {offer.shape}: {offer.refusal}" for offer in offers)
             raise NotRunning(f"none of these shapes would start\n{told}\nnothing was submitted")
         return offers, best
 
+    def _nodes_there(self) -> int:
+        """How many the queue has; 0: not told."""
+        try:
+            queues = self._queue.queues()
+        except HpclabError:
+            return 0
+        wanted = self._record.partition
+        return next((queue.nodes for queue in queues if (queue.name == wanted if wanted else queue.is_default)), 0)
+
+    def _offer(self, shape: Shape, nodes: int) -> Offer:
+        """When a job of this session's shape would start, where the queue has so many nodes."""
+        if nodes and shape.nodes > nodes:
+            # of the parts of a heterogeneous job Slurm says when each would start without the others
+            return Offer(shape=shape, start_time=None, refusal=f"there are {counted(nodes, 'node')}")
+        folder = f"{self._host.home}/fit-{self.name}"
+        path = f"{folder}/start-dask.sh"
+        self._host.make_folder(folder)
+        try:
+            self._host.write(path, self.start_script(), mode=0o700)
+            return Offer(shape=shape, start_time=self._queue.expected_start(path))
+        except UnreadableOutput as error:
+            return Offer(shape=shape, start_time=None, refusal=str(error))
+        finally:
+            self._host.remove_tree(folder)
+
     def _submit(self, script: str, record: JobRecord, count: int = 1) -> list[str]:
         """The jobs' ids. What we cannot record is cancelled again, for nobody would find it."""
-        job_ids = self._queue.submit(script, count=count, log=self.folder.log("{job_id}"))
-        try:
-            self._store.add_jobs(self.name, job_ids, record, time.time())
-        except BaseException:
+        with held_back():
+            job_ids = self._queue.submit(script, count=count, log=self.folder.log("{job_id}"))
+            try:
+                self._store.add_jobs(self.name, job_ids, record, time.time())
+            except BaseException:
+                self._queue.cancel(job_ids)
+                raise
+        if record.role == "worker" and (over := self._store.over(self.name)):
+            # a `stop` that came between has not seen them
             self._queue.cancel(job_ids)
-            raise
+            raise NotRunning(
+                f"the session {self.name} has ended meanwhile: {over}\nstart a new one with `hpclab start`"
+            )
         return job_ids
 
     def _make(self) -> None:
@@ -154,7 +180,8 @@ class Session:
         Raises SessionExists when another main job runs in it.
         """
         store = Store(host, settings)
-        record = _new_record(store, settings, host, name=name, notebook_dir=notebook_dir)
+        # it was submitted from somewhere else; here is only where it runs
+        record = replace(_new_record(store, settings, host, name=name, notebook_dir=notebook_dir), host="")
         if name not in store.names():
             session = Session(host, store, record)
             session._make()
@@ -165,6 +192,8 @@ class Session:
                 f"the session {name} is {state} already\n"
                 f"submit add-one-worker.sh to give it workers, or set HPCLAB_NAME to another name for a new session"
             )
+        # that an earlier main job was stopped does not hold for this one
+        session._store.write(session.folder.over, "its main job ended\n")
         return session
 
     @staticmethod
@@ -231,7 +260,7 @@ class Session:
         return self._view(self._store.jobs(self.name))
 
     def _asks(self, system: str) -> bool:
-        """Whether this session's jobs are to be asked about here."""
+        """Whether this session's jobs are to be asked about here; those of `local` are known on their host alone."""
         is_here = self._record.system != "local" or self._record.host in ("", self._host.name)
         return self._record.system == system and is_here
 
@@ -254,13 +283,12 @@ class Session:
         connection = self._store.connection(self.name)
         if connection is not None and connection.job_id != main_id:
             connection = None  # left over from something else
-        pulse = self._store.pulse(self.name)
         now = time.time()
         state, reason = session_state(
             true.get(main_id),
             connected=connection is not None,
             over=over,
-            silent_s=now - pulse if pulse else 0.0,
+            silent_s=self._silent_s(),
             again=any(event.what == "again" for event in last_run(jobs[main_id][2])) if main_id else False,
             has_run=bool(main_id and jobs[main_id][2]),
         )
@@ -291,6 +319,19 @@ class Session:
             connection=connection if is_up else None,
             now=now,
         )
+
+    def _silent_s(self) -> float:
+        """How long the main job has shown no pulse. Nodes' clocks may be wrong, so a doubt waits for the next one."""
+        pulse = self._store.pulse(self.name)
+        begin = now = time.time()
+        while pulse and now - pulse > SILENT_S:
+            if now - begin > NEXT_PULSE_S:
+                return now - pulse
+            time.sleep(0.1)
+            if self._store.pulse(self.name) != pulse:
+                return 0.0
+            now = time.time()
+        return 0.0
 
     def describe(self) -> dict[str, Any]:
         """The session without its secrets."""
@@ -437,6 +478,8 @@ class Session:
         if self._queue.silence:
             return Change()  # it will answer again
         record = self.request.worker_record()
+        if view.state != "running":
+            return Change()  # workers would only wait for a scheduler
         change = kept(view.jobs, workers, workers_per_job=record.workers, now=view.now)
         main_ends = view.main.status.end_time if view.main else None
         if main_ends and main_ends - view.now < replacement_lead_s(view.jobs):
@@ -479,6 +522,10 @@ class Session:
     def stop(self) -> list[JobView]:
         """Cancel every job, also those still queued, and wait for them to be gone. Those that were cancelled."""
         self._check_here()
+        if not knows_jobs_here(self._record, self._store.known(self.name), self._host.name):
+            self.view()  # perhaps it is the same cluster: then its jobs are seen now
+            if not knows_jobs_here(self._record, self._store.known(self.name), self._host.name):
+                raise NotRunning(f"the session {self.name} was started on {self._record.host}\nsay this there")
         if not self._store.over(self.name):
             # a full disk must not keep a session running
             with suppress(StoreError):

@@ -15,6 +15,8 @@ JUST_SUBMITTED = "just submitted"
 JUST_SUBMITTED_S = 60
 """A batch system may take so long to show a new job to those who ask."""
 REMEMBER_EVERY_S = 10
+CLOCKS_DIFFER_S = 60
+"""So much a node's clock may be ahead of the batch system's."""
 
 
 def job_statuses(
@@ -26,6 +28,10 @@ def job_statuses(
     answer = queue.status(asked)
     if asked and queue.silence:
         return {job: _not_known(answer[job], known) if job in answer else known.jobs[job] for job in jobs}
+    if not knows_jobs_here(record, known, here) and not queue.shown & set(jobs):
+        # a home may be shared by clusters; that this one does not know a job of another means nothing
+        reason = f"{record.system} on {here} does not know it; the session was started on {record.host}"
+        return {job: JobStatus(job_id=job, state=JobState.UNKNOWN, reason=reason) for job in jobs}
     now = time.time()
     for job_id, status in answer.items():
         if status.state is JobState.GONE:
@@ -35,14 +41,16 @@ def job_statuses(
             was_shown = job_id in known.jobs and known.jobs[job_id].reason != JUST_SUBMITTED
             if not events and not was_shown and now - (submit_time or 0) < JUST_SUBMITTED_S:
                 answer[job_id] = replace(status, state=JobState.PENDING, reason=JUST_SUBMITTED)
-            elif record.host not in ("", here):
-                # a home may be shared by clusters; that this one does not know a job of another means nothing
-                reason = f"{record.system} on {here} does not know it; the session was started on {record.host}"
-                answer[job_id] = replace(status, state=JobState.UNKNOWN, reason=reason)
     statuses = {job_id: answer.get(job_id) or known.jobs[job_id] for job_id in jobs}
-    if statuses != known.jobs or (asked and now - known.time > REMEMBER_EVERY_S):
-        store.remember(record.name, Known(time=now, jobs=statuses))
+    hosts = known.hosts if here in known.hosts else (*known.hosts, here)
+    if statuses != known.jobs or hosts != known.hosts or (asked and now - known.time > REMEMBER_EVERY_S):
+        store.remember(record.name, Known(time=now, jobs=statuses, hosts=hosts))
     return statuses
+
+
+def knows_jobs_here(record: SessionRecord, known: Known, here: str) -> bool:
+    """The batch system of this host is the session's: it was started here, or its jobs were seen from here."""
+    return record.host in ("", here) or here in known.hosts
 
 
 def open_jobs(known: Known, jobs: Jobs) -> list[str]:
@@ -55,7 +63,7 @@ def _is_settled(known: JobStatus | None, events: Sequence[Event]) -> bool:
     if known is None or not known.state.is_final:
         return False
     ended = known.end_time or known.start_time
-    return not ended or not any(event.what == "started" and event.time > ended + 1 for event in events)
+    return not ended or not any(event.what == "started" and event.time > ended + CLOCKS_DIFFER_S for event in events)
 
 
 def _not_known(status: JobStatus, known: Known) -> JobStatus:

@@ -81,6 +81,8 @@ class Known:
 
     time: float
     jobs: Mapping[str, JobStatus]
+    hosts: tuple[str, ...] = ()
+    """Where the batch system has shown jobs of this session: a home may be shared by clusters, which number alike."""
 
 
 def _status(job_id: str, given: Mapping[str, Any]) -> JobStatus:
@@ -228,7 +230,8 @@ class Store:
         given = self._json(self.folder(name).known)
         try:
             jobs = {str(job_id): _status(str(job_id), fields) for job_id, fields in given.get("jobs", {}).items()}
-            return Known(time=_time(given.get("time", 0)), jobs=jobs)
+            hosts = tuple(str(host) for host in given.get("hosts", ()))
+            return Known(time=_time(given.get("time", 0)), jobs=jobs, hosts=hosts)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError):  # cut off or foreign
             return Known(time=0.0, jobs={})
 
@@ -236,7 +239,8 @@ class Store:
         """As far as it can be written: what is only a memory must not stand in anybody's way."""
         jobs = {job_id: {**vars(status), "state": status.state.value} for job_id, status in known.jobs.items()}
         with suppress(OSError):
-            self._host.write(self.folder(name).known, json.dumps({"time": known.time, "jobs": jobs}) + "\n")
+            told = {"time": known.time, "hosts": known.hosts, "jobs": jobs}
+            self._host.write(self.folder(name).known, json.dumps(told) + "\n")
 
     def token(self, name: str) -> str:
         with _told("read the session's token"):

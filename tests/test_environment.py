@@ -33,7 +33,7 @@ def run(tmp_path):
     """run(environment, "x.py") is what a job says that runs `x.py` in it."""
 
     def _run(environment: Environment, *arguments: str, **variables: str) -> str:
-        session = f"hpclab_session={shlex.quote(SESSION)}"
+        session = f"hpclab_session={shlex.quote(SESSION)} HPCLAB_SCRATCH=/scratch/7"
         text = "\n".join([session, *environment.lines(), environment.program("true", arguments)])
         env = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "HOME": str(tmp_path), **variables}
         done = subprocess.run(["bash", "-c", text], env=env, capture_output=True, text=True, timeout=20, check=False)
@@ -153,7 +153,7 @@ def test_the_named_python_wins_over_that_of_the_environment():
 def test_the_program_runs_in_the_container_which_sees_the_session(programs, run, odd):
     programs("apptainer", "singularity")
     told = run(Environment(container=f"/images/{odd}.sif", binds=[odd, "/scratch:/tmp"]), "-m", odd)
-    binds = f"--bind|{SESSION}|--bind|{odd}|--bind|/scratch:/tmp"
+    binds = f"--bind|{SESSION}|--bind|/scratch/7|--bind|{odd}|--bind|/scratch:/tmp"
     assert told == f"apptainer|exec|{binds}|/images/{odd}.sif|python|-m|{odd}\n"
 
 

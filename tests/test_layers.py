@@ -24,7 +24,7 @@ GROUPS = [
     {"job", "config", "event", "names", "versions", "environment", "detection", "sight"},
     {"batch", "folder", "credentials"},
     {"launchers", "script", "connection", "doctor"},
-    {"hosts", "view", "request", "site_profile"},
+    {"hosts", "view", "request", "site_profile", "interrupts"},
     {"jobqueue", "store", "growth"},
     {"statuses"},
     {"session", "examination"},

@@ -161,7 +161,7 @@ def test_both_kinds_of_jobs_have_the_environment():
             "ulimit -n 4096",
         ]:
             assert f"\n{line}\n" in script
-        assert '--bind "$hpclab_session" --bind /data x.sif' in script
+        assert '--bind "$hpclab_session" --bind "$HPCLAB_SCRATCH" --bind /data x.sif' in script
         assert program(script)[:5] == ["hpclab_run", "python", "-P", "-m", program(script)[4]]
 
 

@@ -233,6 +233,7 @@ def starts_at(clock: str) -> tuple[int, str, str]:
 
 
 TOO_LARGE = (1, "", "allocation failure: Requested node configuration is not available\n")
+SINFO = (0, "regular*|up|1-00:00:00|4|16|64000\n", "")
 SHAPES = [Shape(nodes=1, cores=4), Shape(nodes=1, cores=16), Shape(nodes=4, cores=16)]
 
 
@@ -245,16 +246,16 @@ SHAPES = [Shape(nodes=1, cores=4), Shape(nodes=1, cores=16), Shape(nodes=4, core
     ],
 )
 def test_the_shape_that_starts_soonest_is_found_and_nothing_submitted(answers, best):
-    host = host_that_answers(*answers)
+    host = host_that_answers(SINFO, *answers)
     offers, taken = Session.fit(host, settings(queue="slurm"), SHAPES, notebook_dir="/")
     assert str(taken.shape) == best
     assert [offer.shape for offer in offers] == SHAPES
-    assert all("--test-only" in argv for argv in host.commands)
-    assert (len(host.commands), host.files, host.names(HOME)) == (3, {}, [])
+    assert all("--test-only" in argv for argv in host.commands[1:])
+    assert (len(host.commands), host.files, host.names(HOME)) == (4, {}, [])
 
 
 def test_where_no_shape_would_start_the_batch_systems_words_are_told():
-    host = host_that_answers(TOO_LARGE, TOO_LARGE)
+    host = host_that_answers(SINFO, TOO_LARGE, TOO_LARGE)
     with pytest.raises(NotRunning, match="none of these shapes would start") as refused:
         Session.fit(host, settings(queue="slurm"), SHAPES[:2], notebook_dir="/")
     for words in ["1x4: ", "1x16: ", "Requested node configuration is not available", "nothing was submitted"]:
@@ -505,7 +506,8 @@ def test_a_job_that_has_begun_anew_since_its_end_is_asked_about_again(a_session)
     session, host = a_session((0, ended, ""), localq_status(job1="RUNNING"), jobs=[MAIN])
     session._queue._fresh_s = -1
     assert session.describe()["state"] == "failed"
-    happens(host, "1", ("started", {}), ("started", {}), ("again", {}))
+    again = [{"time": NOON + 100, "event": what, **job_record("main").to_dict()} for what in ("started", "again")]
+    host.files[HERE.events("1")] = "".join(json.dumps(event) + "\n" for event in again)
     assert session.describe()["state"] == "starting"
 
 
@@ -689,6 +691,7 @@ def test_a_session_that_has_ended_does_not_grow(a_session):
 def test_what_is_missing_of_the_kept_is_submitted(a_session, states, submit):
     answers = [localq_status(job1="RUNNING", **states), (0, "4\n", ""), (0, "5\n", "")]
     session, host = a_session(*answers, jobs=[MAIN, WORKER, WORKER])
+    host.files[HERE.connection] = connection().to_text()
     assert session.keep(2) == Change(submit=submit)
     assert verbs(host) == ["status", *["submit"] * submit]
 
@@ -696,7 +699,8 @@ def test_what_is_missing_of_the_kept_is_submitted(a_session, states, submit):
 @pytest.mark.parametrize(("left_s", "submit"), [(5, 0), (3000, 1)])
 def test_no_workers_are_kept_for_the_last_moments_of_a_session(a_session, left_s, submit):
     main = json.dumps({"id": "1", "state": "RUNNING", "limit_time": session_module.time.time() + left_s})
-    session, _ = a_session((0, main, ""), (0, "4\n", ""), jobs=[MAIN])
+    session, host = a_session((0, main, ""), (0, "4\n", ""), jobs=[MAIN])
+    host.files[HERE.connection] = connection().to_text()
     assert session.keep(1) == Change(submit=submit)
 
 

@@ -78,6 +78,8 @@ _SUBMIT = ["bash", "-c", _CLEAN + 'exec "$@"', "bash"]
 # UTC, for a Slurm that writes its times in a format of its own
 _ASK = ["bash", "-c", _CLEAN + 'LC_ALL=C TZ=UTC SLURM_TIME_FORMAT=%s exec "$@"', "bash"]
 
+_ASK_OF_MINE = [*_ASK[:2], _ASK[2].replace('exec "$@"', 'exec "$@" -u "$(id -un)"'), *_ASK[3:]]
+
 # last what may hold a `|` itself
 _SQUEUE = "JobArrayID:|,State:|,exit_code:|,StartTime:|,EndTime:|,BatchHost:|,Reason:"
 _SQUEUE_HEAD = "JOBID|STATE|"
@@ -164,13 +166,16 @@ def status_command(job_ids: Sequence[str]) -> list[str]:
 
 def parse_status(result: Result) -> dict[str, JobStatus]:
     has_head = re.search(f"^{re.escape(_SQUEUE_HEAD)}", result.stdout, re.MULTILINE)
-    if result.exit_status or (result.stdout.strip() and not has_head):
+    if result.exit_status or not has_head:
         raise UnreadableOutput(f"squeue: {result.last_words}")
     return _statuses(result.stdout)
 
 
 def history_command(job_ids: Sequence[str]) -> list[str]:
-    return [*_ASK, "sacct", "-X", "-n", "-P", "-o", _SACCT, "-j", ",".join(job_ids)]
+    # of all tasks of an array at once, for their ids could be too many for a command line; and of this user's alone,
+    # for with -j it tells of anybody's jobs
+    numbers = dict.fromkeys(job_id.partition("_")[0] for job_id in job_ids)
+    return [*_ASK_OF_MINE, "sacct", "-X", "-n", "-P", "-o", _SACCT, "-j", ",".join(numbers)]
 
 
 def parse_history(result: Result) -> dict[str, JobStatus]:

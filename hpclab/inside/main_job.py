@@ -38,6 +38,8 @@ from hpclab.units import counted, format_duration
 from hpclab.versions import SAME_ENVIRONMENT, from_words, in_words, mismatch, versions_here
 
 WIND_DOWN_S = 5
+FILES_WITHIN_S = 2
+"""A file system that hangs does not keep us from ending what we have started."""
 SIGNAL_MAY_COME_S = 0.3
 PULSE_EVERY_S = 2
 WARN_BEFORE_END_S = (600, 120)
@@ -111,6 +113,9 @@ class Supervisor:
             except Ended as error:
                 how = error.how
                 self.report("failed", reason=str(error))
+            except OSError as error:
+                how = JobExit.ENVIRONMENT
+                self.report("failed", reason=f"{error.strerror}: {error.filename or ''}")
             finally:
                 await self.wind_down()
                 server.close()
@@ -118,7 +123,11 @@ class Supervisor:
 
     async def start(self, line: str, jupyter_line: str) -> None:
         folder = self.plan.folder
-        for stale in (folder.over, folder.scheduler, folder.addresses, folder.connection, folder.roster):
+        over = Path(folder.over)
+        if over.exists() and over.read_text(errors="replace").startswith("stopped"):
+            # a stop that could not reach the batch system
+            raise Ended(JobExit.SESSION_OVER, "the session was stopped before this job began")
+        for stale in (folder.over, folder.scheduler, folder.addresses, folder.connection, folder.roster, folder.pulse):
             withdraw(stale)
         # first on PATH, so that `hpclab` and `python` in JupyterLab's terminals are the job's own
         bin_folder = str(Path(sys.executable).parent)
@@ -236,9 +245,11 @@ class Supervisor:
         missed = 0
         while missed < 3:
             await asyncio.sleep(5)
-            missed = 0 if Path(self.plan.folder.session).exists() else missed + 1
+            # in a thread, for a file system that hangs must not keep us from hearing a signal
+            is_there = await asyncio.to_thread(Path(self.plan.folder.session).exists)
+            missed = 0 if is_there else missed + 1
             with contextlib.suppress(OSError):
-                self.end(JobExit.OK, Path(self.plan.folder.over).read_text().strip())
+                self.end(JobExit.OK, (await asyncio.to_thread(Path(self.plan.folder.over).read_text)).strip())
         self.end(JobExit.OK, "the session's folder was removed")
 
     async def greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -286,13 +297,20 @@ class Supervisor:
             dashboard_port=scheduler["dashboard_port"],
             time=time.time(),
         )
-        announce(self.plan.folder.connection, connection.to_text())
+        try:
+            announce(self.plan.folder.connection, connection.to_text())
+        except OSError as error:
+            self.end(JobExit.ENVIRONMENT, f"{self.plan.folder.connection} cannot be written: {error.strerror}")
 
-    async def wind_down(self) -> None:
-        """Nobody finds us any more; then JupyterLab closes its notebooks, and the scheduler its workers."""
+    def withdraw_all(self) -> None:
         folder = self.plan.folder
         for announced in (folder.connection, folder.scheduler, folder.addresses, folder.roster, folder.pulse):
             withdraw(announced)
+
+    async def wind_down(self) -> None:
+        """Nobody finds us any more; then JupyterLab closes its notebooks, and the scheduler its workers."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.to_thread(self.withdraw_all), FILES_WITHIN_S)
         for task in self.tasks:
             task.cancel()
         for line in self.lines:
@@ -413,10 +431,13 @@ def _parse() -> Supervisor:
     )
 
 
-async def _main() -> JobExit:
-    return await _parse().run()
+async def _main() -> None:
+    how = await _parse().run()
+    sys.stdout.flush()
+    # not by way of asyncio's own end, which waits for threads that a file system holds
+    os._exit(how)
 
 
 if __name__ == "__main__":
     os.umask(0o077)
-    sys.exit(asyncio.run(_main()))
+    asyncio.run(_main())

@@ -46,4 +46,6 @@ def announce(path: str, text: str) -> None:
 
 
 def withdraw(path: str) -> None:
-    Path(path).unlink(missing_ok=True)
+    """As far as the file system lets us: what ends must end."""
+    with contextlib.suppress(OSError):
+        Path(path).unlink(missing_ok=True)

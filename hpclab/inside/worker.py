@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -98,8 +99,11 @@ async def _run(plan: WorkerPlan, index: int) -> int:
             dashboard_address="127.0.0.1:0",
         )
     except (OSError, TimeoutError, RuntimeError, ValueError) as error:
-        report(plan.folder, plan.job_id, "left", worker=name, reason=f"it could not join: {error!r}")
-        return JobExit.SESSION_OVER
+        if Path(plan.folder.over).exists():
+            report(plan.folder, plan.job_id, "left", worker=name, reason=JobExit.SESSION_OVER.meaning)
+            return JobExit.SESSION_OVER
+        report(plan.folder, plan.job_id, "failed", reason=f"{name} could not join: {error!r}")
+        return JobExit.NOT_JOINED
     report(plan.folder, plan.job_id, "joined", worker=name, address=worker.address, pid=os.getpid())
     drain = asyncio.ensure_future(_drain_in_time(worker, plan))
     await worker.finished()

@@ -130,7 +130,8 @@ def test_commands():
     assert slurm.submit_command("s", count=3, log="/{job_id}")[-5:] == [
         *["sbatch", "--parsable", "--array=1-3", "--output=/%A_%a", "s"]
     ]
-    assert slurm.history_command(["7", "8_1"])[-2:] == ["-j", "7,8_1"]
+    assert slurm.history_command(["7", "8_1", "8_2"])[-2:] == ["-j", "7,8"]
+    assert '-u "$(id -un)"' in slurm.history_command(["7"])[2]
     assert slurm.cancel_command(["7", "8_1"])[-3:] == ["scancel", "7", "8_1"]
     assert slurm.estimate_command("my job.sh")[-3:] == ["sbatch", "--test-only", "my job.sh"]
 
@@ -382,9 +383,14 @@ def test_the_status_of_many_jobs_after_a_banner():
     assert {job_id: job.state for job_id, job in told.items()} == {"1": JobState.RUNNING, "2_1": JobState.PENDING}
 
 
-@pytest.mark.parametrize("stdout", [HEAD, "Welcome!\n" + HEAD, ""])
+@pytest.mark.parametrize("stdout", [HEAD, "Welcome!\n" + HEAD])
 def test_no_jobs(stdout):
     assert slurm.parse_status(answered(stdout)) == {}
+
+
+def test_silence_is_no_answer():
+    with pytest.raises(UnreadableOutput):
+        slurm.parse_status(answered(""))
 
 
 @pytest.mark.parametrize(

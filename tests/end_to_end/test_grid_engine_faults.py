@@ -70,7 +70,8 @@ def test_a_qmaster_that_is_down_is_told(a_session: Session) -> None:
     assert (told["state"], told["workers"]["joined"]) == ("unknown", 1)
     assert told["reason"].startswith("sge does not answer: error: unable to send message to qmaster")
     assert (scaled.returncode, "nothing was changed" in scaled.stderr) == (NOT_RUNNING, True)
-    until(lambda: a_session.status()["state"] == "running", within_s=TOLD_WITHIN_S, what="an answer")
+    # after a restart it takes the nodes for silent until each has reported
+    until(lambda: a_session.status()["state"] == "running", within_s=90, what="the nodes to report")
 
 
 def test_a_worker_that_was_deleted_by_hand_is_told(a_session: Session) -> None:
