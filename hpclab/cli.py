@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -74,6 +76,12 @@ def main() -> None:
     except BrokenPipeError:
         # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if debug or error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        click.echo("hpclab: there is no space left for the output", err=True)
         sys.exit(1)
 
 
@@ -219,6 +227,18 @@ def _fitted(settings: Settings, fit: str) -> Settings:
 
 
 @contextmanager
+def _half_done(again: str) -> Iterator[None]:
+    """Ctrl-C while waiting for jobs to end: what was asked of the batch system goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(
+            f"\ninterrupted; what was asked for goes on: look with `hpclab status`, or say again: {again}", err=True
+        )
+        sys.exit(INTERRUPTED)
+
+
+@contextmanager
 def _interruptible(session: Session) -> Iterator[None]:
     """Ctrl-C while waiting loses nothing, and says so."""
     try:
@@ -231,17 +251,18 @@ def _interruptible(session: Session) -> Iterator[None]:
         sys.exit(INTERRUPTED)
 
 
-def _follow(session: Session) -> None:
+def _follow(session: Session, *, although_hopeless: bool = False) -> None:
     from rich.markup import escape
 
     console = _console(stderr=True)
     console.print(f"session {session.name}", markup=False)
     shown = ""
     with console.status("submitted") as line:
-        for phase in follow(session):
+        for phase in follow(session, although_hopeless=although_hopeless):
             text = phase_text(phase)
             if phase.what != "queued":
                 console.print(f"  {text}", markup=False)
+                line.update("on its way")
             elif console.is_terminal:
                 line.update(escape(text))
             elif phase.text != shown:
@@ -302,7 +323,9 @@ def scale(name: str | None, workers: int) -> None:
     Those of the main job count, and stay. To shrink, queued jobs are cancelled first; then idle workers hand over their
     data and leave.
     """
-    click.echo(change_text(_session(name).scale(workers)))
+    session = _session(name)
+    with _half_done(f"hpclab scale {workers} --session {session.name}"):
+        click.echo(change_text(session.scale(workers)))
 
 
 @cli.command()
@@ -341,6 +364,8 @@ def keep(name: str | None, workers: int) -> None:
 @_json
 def status(name: str | None, watch: bool, as_json: bool) -> None:
     """The session's jobs, and whether their workers joined."""
+    if watch and as_json:
+        raise click.UsageError("--watch is for people, --json for programs: say one of them")
     session = _session(name, or_latest=True)
     if as_json:
         _print_json(session.describe())
@@ -423,6 +448,8 @@ def script(which: str, name: str, by_hand: bool, **given: Any) -> None:
 
     Those of a session that exists stand in its folder, as start-dask.sh and add-one-worker.sh.
     """
+    if by_hand and name != "my-session":
+        raise click.UsageError("such a script takes its session's name from $HPCLAB_NAME when it is submitted")
     if which == "add-worker":
         given["worker_walltime"] = given.pop("walltime")
     settings = _settings(**given)
@@ -456,7 +483,7 @@ def attach(name: str | None, as_json: bool) -> None:
     session = _session(name)
     if session.describe()["state"] in ("queued", "held", "starting"):
         with _interruptible(session):
-            _follow(session)
+            _follow(session, although_hopeless=True)
     session.check_running()
     described = session.describe_with_secrets()
     if as_json:
@@ -473,7 +500,8 @@ def stop(name: str | None) -> None:
     Waits until they are gone.
     """
     session = _session(name)
-    cancelled = session.stop()
+    with _half_done(f"hpclab stop {session.name}"):
+        cancelled = session.stop()
     for job in cancelled:
         was = job.status.state.value
         click.echo(
@@ -529,6 +557,10 @@ def doctor(probe: bool, as_json: bool, **given: Any) -> None:
         raise SiteUnfit(f"{counted(described['problems'], 'problem')} found\nwhat to do stands beside each of them")
 
 
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def _probed(examined: Examined) -> Examined:
     """The same with what a job sees on a compute node; Ctrl-C cancels the job, and loses no more than that."""
     from rich.markup import escape
@@ -536,6 +568,9 @@ def _probed(examined: Examined) -> Examined:
     from hpclab.examination import Probing
 
     console, probing, shown = _console(stderr=True), Probing(_host(), examined), ""
+    # a closed terminal or a time limit is an interruption like any other: the job must not stay behind
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(number, _interrupted)
     try:
         with held_back() as let_through, probing, console.status("submitted") as line:
             let_through()

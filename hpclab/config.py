@@ -99,6 +99,7 @@ class Settings:
 
 TIMES = {"walltime", "worker_walltime", "drain", "death_timeout", "start_timeout"}
 MEMORIES = {"memory", "scheduler_memory"}
+LEAST_MEMORY_BYTES = 256 * 2**20
 FLAGS = {"worker_walltime": "--walltime"}
 """Flags that are not called as their option; `add-worker --walltime` can mean only one."""
 COUNTS = {"workers", "cores", "nodes", "scheduler_cores", "workers_per_job", "most_queued"}
@@ -224,7 +225,10 @@ def _parsed(key: str, value: Any) -> Any:
     if key in TIMES:
         return parse_walltime(str(value))
     if key in MEMORIES:
-        return parse_memory(str(value))
+        size_bytes = parse_memory(str(value))
+        if size_bytes < LEAST_MEMORY_BYTES:
+            raise ConfigError(f"{key} is {value!r}, but Dask alone needs more\nask for at least 256M")
+        return size_bytes
     if key in COUNTS:
         return parse_count(str(value), what=key)
     if key in LISTS:
@@ -234,7 +238,9 @@ def _parsed(key: str, value: Any) -> Any:
             raise ConfigError(f"export is a list of NAME=VALUE, not {wrong[0]!r}")
         return tuple(value)
     if key in COUNTS_FROM_0:
-        return 0 if str(value) == "0" else parse_count(str(value), what=key)
+        if not re.fullmatch(r"\d{1,6}", str(value)):
+            raise ConfigError(f"{key} must be a whole number, 0 for none, not {value!r}")
+        return int(value)
     if key in SWITCHES:
         return _switch(key, value)
     if not isinstance(value, str):

@@ -203,7 +203,7 @@ class Probing:
 
     def _is_over(self, status: JobStatus, started: bool) -> bool:
         is_new = status.state is JobState.GONE and not started and time.time() - self._submitted < JUST_SUBMITTED_S
-        return status.state.is_final and not is_new
+        return (status.state.is_final and not is_new) or status.is_hopeless
 
     def _status(self) -> JobStatus:
         return self._queue.status([self.job.job_id])[self.job.job_id]

@@ -27,7 +27,7 @@ class Phase:
     elapsed_s: float
 
 
-def follow(session: Session, *, poll_s: float = 0.05) -> Iterator[Phase]:
+def follow(session: Session, *, although_hopeless: bool = False, poll_s: float = 0.05) -> Iterator[Phase]:
     """Every step until JupyterLab is up.
 
     Raises JobEnded with the reason and the log, NotRunning of a job that waits in vain, or TookTooLong. The time limit
@@ -51,7 +51,7 @@ def follow(session: Session, *, poll_s: float = 0.05) -> Iterator[Phase]:
             asked, status = now, session.job(job_id).status
             if status.state.is_final or status.state is JobState.COMPLETING:
                 raise JobEnded(_ended(session, job_id))
-            if status.is_hopeless and not phases:
+            if status.is_hopeless and not phases and not although_hopeless:
                 # twice, for Slurm's first word on a new job is often not its last
                 if status.reason == hopeless:
                     raise NotRunning(_in_vain(session.name, job_id, status))
@@ -67,7 +67,7 @@ def follow(session: Session, *, poll_s: float = 0.05) -> Iterator[Phase]:
 
 
 def _waiting(status: JobStatus, now: float) -> str:
-    reason = status.reason or status.state.value
+    reason = status.reason or {JobState.RUNNING: "about to begin"}.get(status.state, status.state.value)
     is_expected = status.state is JobState.PENDING and status.start_time and status.start_time > now + 60
     return f"{reason}; expected to start {format_clock(status.start_time or 0)}" if is_expected else reason
 

@@ -72,6 +72,8 @@ def kept(jobs: Sequence[JobView], wanted: int, *, workers_per_job: int, now: flo
     for job in jobs:
         if job.record.role != "worker" or job.status.state.is_final or job.status.state is JobState.COMPLETING:
             continue
+        if job.status.is_hopeless:
+            continue
         leaves = job.status.end_time if job.status.state is JobState.RUNNING else None
         if leaves is None or leaves - now > lead_s:
             staying += job.record.workers

@@ -36,7 +36,7 @@ class JobQueue:
         result = self._host.run(self._batch.submit_command(script, count=count, log=log))
         if result.exit_status:
             raise Refused(
-                f"{self._system} would not take the job",
+                f"{self._system} did not take the job",
                 result,
                 next_step="ask for something else, or later; `hpclab script start|add-worker` shows what is submitted",
             )

@@ -289,6 +289,7 @@ class Session:
             connected=connection is not None,
             over=over,
             silent_s=self._silent_s(),
+            was_up=any(event.what == "jupyter" for event in jobs[main_id][2]) if main_id else False,
             again=any(event.what == "again" for event in last_run(jobs[main_id][2])) if main_id else False,
             has_run=bool(main_id and jobs[main_id][2]),
         )
@@ -301,7 +302,7 @@ class Session:
             queue=":".join(filter(None, (self._record.system, self._record.partition))),
             folder=self.folder.path,
             created=self._record.created,
-            login=self._host.login,
+            login=self._login(),
             state=state,
             reason=reason,
             jobs=tuple(
@@ -319,6 +320,11 @@ class Session:
             connection=connection if is_up else None,
             now=now,
         )
+
+    def _login(self) -> str:
+        """Where a tunnel leads through: the login node, also when somebody on a compute node asks."""
+        user, _, here = self._host.login.partition("@")
+        return f"{user}@{self._record.host or here}"
 
     def _silent_s(self) -> float:
         """How long the main job has shown no pulse. Nodes' clocks may be wrong, so a doubt waits for the next one."""

@@ -112,14 +112,13 @@ def _jobs_table(jobs: Sequence[dict[str, Any]]) -> Table:
     rows = []
     for alike in _folded(jobs):
         job = alike[0]
-        is_up = job["state"] in ("running", "completing")
         rows.append(
             (
                 job["id"] if len(alike) == 1 else f"{job['id']} … {alike[-1]['id']}",
                 "main" if job["role"] == "main" else "",
                 _coloured(job["state"]),
                 _short_name(job["node"]),
-                f"{job['joined']} of {job['workers']}" if is_up else str(sum(job["workers"] for job in alike)),
+                _joined(alike),
                 str(job["cores"]),
                 format_memory(job["memory_bytes"]),
                 _left(job),
@@ -127,6 +126,14 @@ def _jobs_table(jobs: Sequence[dict[str, Any]]) -> Table:
         )
     columns = ("job", "", "state", "node", "joined", "cores", "memory", "left")
     return _table(columns, rows, right=(4, 5, 6, 7), shrink=(3,))
+
+
+def _joined(alike: Sequence[dict[str, Any]]) -> str:
+    """How many of its workers have joined; of a job that has ended, none are left."""
+    workers = sum(job["workers"] for job in alike)
+    if alike[0]["state"] in ("pending", "held"):
+        return f"0 of {workers}"
+    return f"{alike[0]['joined']} of {workers}" if alike[0]["state"] in ("running", "completing", "unknown") else ""
 
 
 def _folded(jobs: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:

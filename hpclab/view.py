@@ -200,11 +200,12 @@ def session_state(
     silent_s: float = 0.0,
     again: bool = False,
     has_run: bool = False,
+    was_up: bool = False,
 ) -> tuple[str, str]:
     """The session's state in a word, and its reason.
 
     `silent_s` is how long its main job has shown no pulse; `again`: the batch system has started it anew; `has_run`: it
-    has run at all, and if it waits, it is to be started anew.
+    has run at all, and if it waits, it is to be started anew; `was_up`: JupyterLab was up.
     """
     if main is None:
         return ("ended", over) if over else ("unknown", "its main job left no record")
@@ -215,6 +216,8 @@ def session_state(
         if silent_s > SILENT_S:
             reason = f"no sign of life from {main.node} for {format_duration(silent_s)}: the node may be down"
         return ("running" if connected else "starting", reason)
+    if main.state is JobState.FAILED and was_up and "walltime" in main.reason:
+        return "ended", main.reason  # as every session that nobody has stopped
     if main.state.is_final and over.startswith("stopped"):
         return "ended", over
     if main.state is JobState.PENDING and has_run:

@@ -317,7 +317,7 @@ def test_more_than_the_machine_has_is_refused_with_both_figures(hpclab, home, mo
     monkeypatch.setenv("HPCLAB_LOCAL_SLOTS", "8")
     answer = hpclab("start", *args)
     assert (answer.exit_code, answer.stdout) == (12, "")
-    for words in [*figures, "local would not take the job", "exit status 1"]:
+    for words in [*figures, "local did not take the job", "exit status 1"]:
         assert words in answer.stderr
     assert [name for name in made(home) if not name.startswith(".")] == []
 

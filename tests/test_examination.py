@@ -68,7 +68,7 @@ def test_a_refused_job_is_a_finding():
     host = RecordingHost([(1, "", "sbatch: error: invalid account")])
     with Probing(host, examined()) as probing:
         assert list(probing.follow()) == []
-    assert probing.job.refusal == "slurm would not take the job: sbatch: error: invalid account"
+    assert probing.job.refusal == "slurm did not take the job: sbatch: error: invalid account"
     assert not host.names(host.home)
 
 

@@ -194,7 +194,7 @@ def test_a_refusal_carries_command_exit_status_and_output():
     result = refused.value.result
     assert (result.argv, result.exit_status) == ((*LOCALQ, "submit", "/a b/x.sh"), 1)
     for words in [
-        "local would not take the job",
+        "local did not take the job",
         "command: python -m hpclab.localq submit '/a b/x.sh'",
         "on: recording, exit status 1",
         "the job asks for 99 cores, this machine has 8 slots",

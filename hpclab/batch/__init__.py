@@ -84,7 +84,10 @@ def parse_queue(queue: str) -> tuple[str, str]:
     if name not in ("auto", *BATCH_SYSTEMS):
         close = difflib.get_close_matches(name, BATCH_SYSTEMS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ConfigError(f"unknown queue {queue!r}\n{hint}known: auto, {', '.join(BATCH_SYSTEMS)}")
+        raise ConfigError(
+            f"unknown queue {queue!r}\n{hint}known: auto, {', '.join(BATCH_SYSTEMS)}; "
+            "a queue or partition goes after a colon, as in slurm:regular"
+        )
     if name == "local" and partition:
         raise ConfigError(f"unknown queue {queue!r}\n`local` has no queues of its own: say --queue local")
     return name, partition
