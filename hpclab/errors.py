@@ -73,9 +73,9 @@ def _shown(argv: Sequence[str]) -> str:
     words = list(argv)
     while words[:1] == ["env"] or (words and (words[0].startswith("-u") or re.fullmatch(r"[A-Z_]+=.*", words[0]))):
         words = words[2:] if words[0] == "-u" else words[1:]
-    if words[:2] == ["bash", "-c"] and "\n" in words[2]:
+    if words[:2] == ["bash", "-c"] and 'exec "$@"' in words[2]:
         words = words[4:]
-    return shlex.join(words)
+    return " ".join("…" if "\n" in word else shlex.quote(word) for word in words)
 
 
 class Refused(CommandError):
