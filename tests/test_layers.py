@@ -22,6 +22,7 @@ GROUPS = [
     {"errors"},
     {"units", "result"},
     {"job", "config", "event", "names", "versions", "environment", "detection", "sight"},
+    {"qstat"},
     {"batch", "folder", "credentials"},
     {"launchers", "script", "connection", "doctor"},
     {"hosts", "view", "request", "site_profile", "interrupts"},

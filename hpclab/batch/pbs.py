@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby, islice
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 from hpclab.errors import ConfigError, UnreadableOutput
 from hpclab.job import JobSpec, JobState, JobStatus, Queue
+from hpclab.qstat import all_gone, first_host, held, hosts_of, job_ids_of, jobs_told, log_folder, queues_told, seconds
 from hpclab.result import Result
-from hpclab.units import format_walltime, parse_ctime, split_evenly
+from hpclab.units import format_walltime, parse_ctime
 
 DIRECTIVE = "#PBS"
 HAS_ARRAYS = True
@@ -81,7 +82,7 @@ def directives(spec: JobSpec) -> list[str]:
         "-r n",
         "-m n",
         "-j oe",
-        f"-o {shlex.quote(_output(spec.log))}",
+        f"-o {shlex.quote(log_folder(spec.log, without='{'))}",
         f"-l walltime={format_walltime(spec.walltime_s)}",
         f"-l select={_select(spec)}",
         *(["-l place=scatter"] if spec.nodes > 1 else []),
@@ -91,18 +92,10 @@ def directives(spec: JobSpec) -> list[str]:
     ]
 
 
-def _output(log: str) -> str:
-    """The log's folder, where PBS puts ID.OU; qsub takes only printable ASCII, and then it must not deliver at all."""
-    folder = log.rpartition("/")[0] + "/"
-    return folder if folder.isascii() and folder.isprintable() and "{job_id}" not in folder else "/dev/null"
-
-
 def _select(spec: JobSpec) -> str:
     """A chunk for each host, as the ranks follow each other. A single chunk is always on one host."""
-    tasks = iter([chunk for chunk in spec.chunks for _ in range(chunk.count)])
-    hosts = [list(islice(tasks, count)) for count in split_evenly(spec.tasks, min(spec.nodes, spec.tasks))]
     sizes = []
-    for host in hosts:
+    for host in hosts_of(spec):
         gpus = sum(task.gpus for task in host)
         resources = [
             f"ncpus={sum(task.cores for task in host)}",
@@ -122,15 +115,7 @@ def submit_command(script: str, *, count: int = 1, log: str = "") -> list[str]:
 
 
 def parse_job_ids(stdout: str, count: int = 1) -> list[str]:
-    # a profile script or a hook of the site may print, too
-    brackets = r"\[\]" if count > 1 else ""
-    found = re.findall(rf"^[ \t]*([0-9]{{1,18}})({brackets}\.[A-Za-z0-9_.-]+)[ \t\r]*$", stdout, re.MULTILINE)
-    if not found:
-        raise UnreadableOutput(f"no job id in the answer of qsub: {stdout!r}")
-    number, rest = found[-1]
-    if count == 1:
-        return [number + rest]
-    return [f"{number}[{task}]{rest.removeprefix('[]')}" for task in range(1, count + 1)]
+    return job_ids_of(stdout, count, r"\.[A-Za-z0-9_.-]+")
 
 
 def status_command(job_ids: Sequence[str]) -> list[str]:
@@ -139,22 +124,8 @@ def status_command(job_ids: Sequence[str]) -> list[str]:
 
 
 def parse_status(result: Result) -> dict[str, JobStatus]:
-    complaints = [line for line in result.stderr.splitlines() if line.startswith("qstat:")]
-    all_gone = bool(complaints) and all(_GONE.search(line) for line in complaints)
-    # it asks for one job after the other, and the server may be lost in between: then what is not told is not gone
-    if result.exit_status and not all_gone:
-        raise UnreadableOutput(f"qstat: {result.last_words.removeprefix('qstat: ')}")
-    records = dict(_records(result.stdout, "Job Id"))
-    if result.stdout.strip() and not records and not complaints:
-        raise UnreadableOutput(f"no job in the answer of qstat: {result.last_words}")
-    return {job_id: _status(job_id, told) for job_id, told in records.items() if _ID.fullmatch(job_id)}
-
-
-def _records(text: str, head: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each `Job Id: 1.server` with its `    attribute = value` lines; long ones go on after a tab."""
-    for record in re.split(rf"^{head}: ", text.replace("\n\t", ""), flags=re.MULTILINE)[1:]:
-        name, _, lines = record.partition("\n")
-        yield name.strip(), dict(re.findall(r"^    ([\w.]+) = (.*)$", lines, re.MULTILINE))
+    told = jobs_told(result, _GONE)
+    return {job_id: _status(job_id, attributes) for job_id, attributes in told.items() if _ID.fullmatch(job_id)}
 
 
 def _status(job_id: str, told: Mapping[str, str]) -> JobStatus:
@@ -170,14 +141,14 @@ def _status(job_id: str, told: Mapping[str, str]) -> JobStatus:
         if comment.startswith("Can Never Run"):
             reason = f"{comment} (it will not start: no node here has that much, or not enough of them)"
     elif state is JobState.HELD:
-        start_time, reason = None, comment or _held(told)
+        start_time, reason = None, comment or held(told, _HELD)
     elif state is JobState.RUNNING and start_time is not None:
-        limit_s = _seconds(told.get("Resource_List.walltime", ""))
+        limit_s = seconds(told.get("Resource_List.walltime", ""))
         end_time = start_time + limit_s if limit_s else None
     elif state.is_final:
         state, reason, exit_status = _ending(told, news)
         end_time = parse_ctime(told.get("obittime", told.get("mtime", "")))
-    node = "" if "/" not in told.get("exec_host", "") else told["exec_host"].partition("/")[0]
+    node = first_host(told)
     return JobStatus(
         job_id=job_id,
         state=state,
@@ -189,18 +160,12 @@ def _status(job_id: str, told: Mapping[str, str]) -> JobStatus:
     )
 
 
-def _held(told: Mapping[str, str]) -> str:
-    holds = told.get("Hold_Types", "n")
-    words = [_HELD[letter] for letter in holds if letter in _HELD]
-    return f"{', '.join(words)} (Hold_Types {holds})" if words else f"suspended (job_state {told['job_state']})"
-
-
 def _ending(told: Mapping[str, str], news: str) -> tuple[JobState, str, int | None]:
     """How a job ended: its state, the reason in words and PBS's own, and the script's exit status."""
     given = told.get("Exit_status", "")
     code = int(given) if re.fullmatch(r"-?[0-9]{1,4}", given) else None
     memory = re.search(r"\w[\w ]* mem limit exceeded", told.get("resources_used.diag_messages", ""))
-    limit_s, used_s = (_seconds(told.get(f"{name}.walltime", "")) for name in ("Resource_List", "resources_used"))
+    limit_s, used_s = (seconds(told.get(f"{name}.walltime", "")) for name in ("Resource_List", "resources_used"))
     if news.startswith("Subjob "):  # of a task that PBS has put away it says no more than this
         code = {"Subjob finished": 0, "Subjob terminated": None}.get(news, 1)
     if code is not None and code < 0:
@@ -219,11 +184,6 @@ def _ending(told: Mapping[str, str], news: str) -> tuple[JobState, str, int | No
     return JobState.FAILED if code else JobState.DONE, reason, None if news == "Subjob failed" else exit_status
 
 
-def _seconds(clock: str) -> int:
-    told = re.fullmatch(r"([0-9]{1,9}):([0-9]{2}):([0-9]{2})", clock.strip())
-    return int(told[1]) * 3600 + int(told[2]) * 60 + int(told[3]) if told else 0
-
-
 def history_command(job_ids: Sequence[str]) -> list[str]:
     return [*_ASK, "qstat", "-x", "-f", *job_ids]
 
@@ -237,8 +197,7 @@ def cancel_command(job_ids: Sequence[str]) -> list[str]:
 
 
 def is_cancelled(result: Result) -> bool:
-    complaints = [line for line in result.stderr.splitlines() if line.startswith("qdel:")]
-    return result.exit_status == 0 or (bool(complaints) and all(_GONE.search(line) for line in complaints))
+    return result.exit_status == 0 or all_gone(result, "qdel", _GONE)
 
 
 def estimate_command(script: str) -> list[str]:
@@ -250,28 +209,8 @@ def parse_estimate(result: Result) -> float:
 
 
 def queues_command() -> list[str]:
-    # the default queue is the server's to tell
     return [*_ASK, "bash", "-c", "qstat -B -f; qstat -Q -f"]
 
 
 def parse_queues(result: Result) -> list[Queue]:
-    queues = dict(_records(result.stdout, "Queue"))
-    if result.exit_status or (result.stdout.strip() and not queues):
-        raise UnreadableOutput(f"qstat: {result.last_words.removeprefix('qstat: ')}")
-    defaults = {told.get("default_queue") for _, told in _records(result.stdout.partition("Queue: ")[0], "Server")}
-    return [_queue(name, told, name in defaults) for name, told in queues.items()]
-
-
-def _queue(name: str, told: Mapping[str, str], is_default: bool) -> Queue:
-    notes = {
-        "takes no jobs": told.get("enabled") == "False",
-        "runs no jobs": told.get("started") == "False",
-        "not for everybody": "True" in (told.get("acl_user_enable"), told.get("acl_group_enable")),
-    }
-    return Queue(
-        name=name,
-        is_default=is_default,
-        is_open=told.get("enabled") == "True" == told.get("started"),
-        walltime_limit_s=_seconds(told.get("resources_max.walltime", "")),
-        note=", ".join(note for note, applies in notes.items() if applies),
-    )
+    return queues_told(result)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby, islice
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 from hpclab.errors import UnreadableOutput
 from hpclab.job import JobSpec, JobState, JobStatus, Queue
+from hpclab.qstat import all_gone, first_host, held, hosts_of, job_ids_of, jobs_told, log_folder, queues_told, seconds
 from hpclab.result import Result
-from hpclab.units import format_walltime, parse_ctime, split_evenly
+from hpclab.units import format_walltime, parse_ctime
 
 DIRECTIVE = "#PBS"
 HAS_ARRAYS = True
@@ -60,6 +61,8 @@ _ASK = [*_SUBMIT, "TZ=UTC", "LC_ALL=C"]
 
 # a server may be told to leave its name out
 _ID = re.compile(r"[0-9]{1,18}(\[[0-9]{1,9}\])?(\.[\w.-]+)?", re.ASCII)
+# without -1; and some put a tab before every attribute
+_FOLDED = r"\n\t(?![\w.]+ = )"
 _GONE = re.compile(r"Unknown Job Id|nonexistent job id|invalid state for job - (COMPLETE|EXITING)")
 
 
@@ -70,7 +73,7 @@ def directives(spec: JobSpec) -> list[str]:
         "-r n",
         "-m n",
         "-j oe",
-        f"-o {shlex.quote(_output(spec.log))}",
+        f"-o {shlex.quote(log_folder(spec.log, without='{$:'))}",
         f"-l walltime={format_walltime(spec.walltime_s)}",
         f"-l nodes={_nodes(spec)}",
         # of the whole job; not vmem, which limits address space: Python and CUDA reserve far more than they use
@@ -82,18 +85,10 @@ def directives(spec: JobSpec) -> list[str]:
     ]
 
 
-def _output(log: str) -> str:
-    """The log's folder, where Torque puts NAME.oID; qsub takes only printable ASCII, and then it must not deliver."""
-    folder = log.rpartition("/")[0] + "/"
-    return folder if folder.isascii() and folder.isprintable() and not set("{$:") & set(folder) else "/dev/null"
-
-
 def _nodes(spec: JobSpec) -> str:
     """A part for each node, as the ranks follow each other."""
-    tasks = iter([chunk for chunk in spec.chunks for _ in range(chunk.count)])
-    hosts = [list(islice(tasks, count)) for count in split_evenly(spec.tasks, min(spec.nodes, spec.tasks))]
     sizes = []
-    for host in hosts:
+    for host in hosts_of(spec):
         gpus = sum(task.gpus for task in host)
         parts = [f"ppn={sum(task.cores for task in host)}", f"gpus={gpus}" if gpus else "", spec.constraint]
         sizes.append(":".join(part for part in parts if part))
@@ -105,15 +100,7 @@ def submit_command(script: str, *, count: int = 1, log: str = "") -> list[str]:
 
 
 def parse_job_ids(stdout: str, count: int = 1) -> list[str]:
-    # a profile script or a submit filter of the site may print, too
-    brackets = r"\[\]" if count > 1 else ""
-    found = re.findall(rf"^[ \t]*([0-9]{{1,18}})({brackets}(?:\.[A-Za-z0-9_.-]+)?)[ \t\r]*$", stdout, re.MULTILINE)
-    if not found:
-        raise UnreadableOutput(f"no job id in the answer of qsub: {stdout!r}")
-    number, rest = found[-1]
-    if count == 1:
-        return [number + rest]
-    return [f"{number}[{task}]{rest.removeprefix('[]')}" for task in range(1, count + 1)]
+    return job_ids_of(stdout, count, r"(?:\.[A-Za-z0-9_.-]+)?")
 
 
 def status_command(job_ids: Sequence[str]) -> list[str]:
@@ -121,23 +108,8 @@ def status_command(job_ids: Sequence[str]) -> list[str]:
 
 
 def parse_status(result: Result) -> dict[str, JobStatus]:
-    complaints = [line for line in result.stderr.splitlines() if line.startswith("qstat:")]
-    all_gone = bool(complaints) and all(_GONE.search(line) for line in complaints)
-    # it asks for one job after the other, and the server may be lost in between: then what is not told is not gone
-    if result.exit_status and not all_gone:
-        raise UnreadableOutput(f"qstat: {result.last_words.removeprefix('qstat: ')}")
-    records = dict(_records(result.stdout, "Job Id"))
-    if result.stdout.strip() and not records and not complaints:
-        raise UnreadableOutput(f"no job in the answer of qstat: {result.last_words}")
-    return {job_id: _status(job_id, told) for job_id, told in records.items() if _ID.fullmatch(job_id)}
-
-
-def _records(text: str, head: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each `Job Id: 1.server` with its `    attribute = value` lines; without -1 long ones go on after a tab."""
-    unfolded = re.sub(r"\n\t(?![\w.]+ = )", "", text)
-    for record in re.split(rf"^{head}:[ \t]+", unfolded, flags=re.MULTILINE)[1:]:
-        name, _, lines = record.partition("\n")
-        yield name.strip(), dict(re.findall(r"^(?: {4}|\t)([\w.]+) = (.*)$", lines, re.MULTILINE))
+    told = jobs_told(result, _GONE, folded=_FOLDED)
+    return {job_id: _status(job_id, attributes) for job_id, attributes in told.items() if _ID.fullmatch(job_id)}
 
 
 def _status(job_id: str, told: Mapping[str, str]) -> JobStatus:
@@ -147,9 +119,9 @@ def _status(job_id: str, told: Mapping[str, str]) -> JobStatus:
     if state is JobState.PENDING:
         start_time = parse_ctime(told.get("Execution_Time", ""))
     elif state is JobState.HELD:
-        start_time, reason = None, reason or _held(told)
+        start_time, reason = None, reason or held(told, _HELD)
     elif state is JobState.RUNNING and start_time is not None:
-        limit_s = _seconds(told.get("Resource_List.walltime", ""))
+        limit_s = seconds(told.get("Resource_List.walltime", ""))
         end_time = start_time + limit_s if limit_s else None
     elif state.is_final:
         state, reason, exit_status = _ending(told)
@@ -159,24 +131,18 @@ def _status(job_id: str, told: Mapping[str, str]) -> JobStatus:
         state=state,
         # a scheduler's comment on when a job was started stays with it
         reason="" if reason.startswith("Job started on") else reason,
-        node="" if "/" not in told.get("exec_host", "") else told["exec_host"].partition("/")[0],
+        node=first_host(told),
         start_time=start_time,
         end_time=end_time,
         exit_status=exit_status,
     )
 
 
-def _held(told: Mapping[str, str]) -> str:
-    holds = told.get("Hold_Types", "n")
-    words = [_HELD[letter] for letter in holds if letter in _HELD]
-    return f"{', '.join(words)} (Hold_Types {holds})" if words else f"suspended (job_state {told['job_state']})"
-
-
 def _ending(told: Mapping[str, str]) -> tuple[JobState, str, int | None]:
     """How a job ended: its state, the reason in words and Torque's own, and the script's exit status."""
     given = told.get("exit_status", "")
     code = int(given) if re.fullmatch(r"-?[0-9]{1,4}", given) else None
-    limit_s, used_s = (_seconds(told.get(f"{name}.walltime", "")) for name in ("Resource_List", "resources_used"))
+    limit_s, used_s = (seconds(told.get(f"{name}.walltime", "")) for name in ("Resource_List", "resources_used"))
     if code is None:  # deleted before it ran
         return JobState.CANCELLED, "", None
     if code < 0:
@@ -188,11 +154,6 @@ def _ending(told: Mapping[str, str]) -> tuple[JobState, str, int | None]:
         return JobState.CANCELLED, "", exit_status
     reason = f"killed by signal {code - 256}" if code >= 256 else f"exit status {code}" if code else ""
     return JobState.FAILED if code else JobState.DONE, reason, exit_status
-
-
-def _seconds(clock: str) -> int:
-    told = re.fullmatch(r"([0-9]{1,9}):([0-9]{2}):([0-9]{2})", clock.strip())
-    return int(told[1]) * 3600 + int(told[2]) * 60 + int(told[3]) if told else 0
 
 
 def history_command(job_ids: Sequence[str]) -> list[str]:
@@ -208,8 +169,7 @@ def cancel_command(job_ids: Sequence[str]) -> list[str]:
 
 
 def is_cancelled(result: Result) -> bool:
-    complaints = [line for line in result.stderr.splitlines() if line.startswith("qdel:")]
-    return result.exit_status == 0 or (bool(complaints) and all(_GONE.search(line) for line in complaints))
+    return result.exit_status == 0 or all_gone(result, "qdel", _GONE)
 
 
 def estimate_command(script: str) -> list[str]:
@@ -221,28 +181,8 @@ def parse_estimate(result: Result) -> float:
 
 
 def queues_command() -> list[str]:
-    # the default queue is the server's to tell
     return [*_ASK, "bash", "-c", "qstat -B -f -1; qstat -Q -f -1"]
 
 
 def parse_queues(result: Result) -> list[Queue]:
-    queues = dict(_records(result.stdout, "Queue"))
-    if result.exit_status or (result.stdout.strip() and not queues):
-        raise UnreadableOutput(f"qstat: {result.last_words.removeprefix('qstat: ')}")
-    defaults = {told.get("default_queue") for _, told in _records(result.stdout.partition("Queue: ")[0], "Server")}
-    return [_queue(name, told, name in defaults) for name, told in queues.items()]
-
-
-def _queue(name: str, told: Mapping[str, str], is_default: bool) -> Queue:
-    notes = {
-        "takes no jobs": told.get("enabled") == "False",
-        "runs no jobs": told.get("started") == "False",
-        "not for everybody": "True" in (told.get("acl_user_enable"), told.get("acl_group_enable")),
-    }
-    return Queue(
-        name=name,
-        is_default=is_default,
-        is_open=told.get("enabled") == "True" == told.get("started"),
-        walltime_limit_s=_seconds(told.get("resources_max.walltime", "")),
-        note=", ".join(note for note, applies in notes.items() if applies),
-    )
+    return queues_told(result, folded=_FOLDED)

@@ -10,6 +10,7 @@ import pytest
 from fixtures import job_spec
 
 from batch.transcripts import Step, answered, said, transcript, transcripts
+from hpclab import qstat
 from hpclab.batch import pbs
 from hpclab.errors import ConfigError, UnreadableOutput
 from hpclab.job import Chunk, JobState, JobStatus, Queue
@@ -412,7 +413,7 @@ def test_an_array_itself_is_no_job_of_ours(state):
 def test_lines_that_qstat_folds_are_unfolded():
     step = said("pbs", "18-memory-kill", "qstat -x -f 108.vm")
     assert "and e\n\txceeded resource mem\n" in step.stdout
-    ((_, told),) = pbs._records(step.stdout, "Job Id")
+    ((_, told),) = qstat.records(step.stdout, "Job Id")
     assert told["comment"].endswith(" and exceeded resource mem")
     assert told["Variable_List"].startswith("PBS_O_HOME=/home/ada,PBS_O_LOGNAME=ada,PBS_O_PATH=/usr")
 
