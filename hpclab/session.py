@@ -11,6 +11,7 @@ from typing import Any
 
 from hpclab.batch import BATCH_SYSTEMS, parse_queue
 from hpclab.config import Settings
+from hpclab.connection import job_of_worker
 from hpclab.credentials import new_credentials
 from hpclab.detection import VERSIONS_COMMAND, detected, the_one
 from hpclab.errors import (
@@ -37,7 +38,17 @@ from hpclab.statuses import job_statuses, knows_jobs_here, open_jobs
 from hpclab.store import Jobs, SessionRecord, Store
 from hpclab.units import counted
 from hpclab.versions import in_words
-from hpclab.view import SILENT_S, JobView, SessionView, last_run, session_state, true_status, unreadable, workers_by_job
+from hpclab.view import (
+    SILENT_S,
+    JobView,
+    SessionView,
+    last_run,
+    session_state,
+    silent_status,
+    true_status,
+    unreadable,
+    workers_by_job,
+)
 
 ALIVE = ("queued", "held", "starting", "running", "unknown")
 CANCEL_GRACE_S = 45
@@ -296,7 +307,9 @@ class Session:
         is_up = state in ("running", "unknown")
         roster = self._store.roster(self.name) if is_up else {}
         joined = workers_by_job(roster, jobs)
-        busy = workers_by_job([name for name, at_work in roster.items() if at_work], jobs)
+        busy = workers_by_job([name for name, seen in roster.items() if seen.busy], jobs)
+        silent = {job_of_worker(name): seen.silent_since for name, seen in roster.items() if seen.silent_since}
+        true |= {job_id: silent_status(true[job_id], since, now) for job_id, since in silent.items() if job_id in true}
         return SessionView(
             name=self.name,
             queue=":".join(filter(None, (self._record.system, self._record.partition))),

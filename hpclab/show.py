@@ -175,7 +175,7 @@ def _reasons(told: Sequence[tuple[str, dict[str, Any]]]) -> Text:
 
     names: dict[str, list[str]] = {}
     for name, what in told:
-        if what["reason"] not in ("", what["state"]) and what["state"] not in ("running", "starting", "ended"):
+        if what["reason"] not in ("", what["state"]) and what["state"] != "ended":
             names.setdefault(_reason(what), []).append(name)
     text = Text()
     for reason, alike in names.items():

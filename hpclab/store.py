@@ -76,6 +76,20 @@ Jobs = dict[str, tuple[JobRecord, float | None, list[Event]]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorkerSeen:
+    """A worker as the Dask scheduler sees it."""
+
+    busy: bool = False
+    silent_since: float | None = None
+    """Seconds since the epoch; None: it shows signs of life."""
+
+
+def _worker_seen(given: Mapping[str, Any]) -> WorkerSeen:
+    since = given.get("silent_since")
+    return WorkerSeen(busy=bool(given.get("tasks")), silent_since=since if isinstance(since, int | float) else None)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Known:
     """What a batch system once said of jobs, and when (seconds since the epoch; 0: never)."""
 
@@ -211,11 +225,11 @@ class Store:
         except UnreadableOutput:
             return None
 
-    def roster(self, name: str) -> dict[str, bool]:
-        """The names of the workers that the Dask scheduler has, and whether each is at work."""
+    def roster(self, name: str) -> dict[str, WorkerSeen]:
+        """The workers that the Dask scheduler has, by name."""
         workers = self._json(self.folder(name).roster).get("workers")
         given = workers if isinstance(workers, list) else []
-        return {str(w["name"]): bool(w.get("tasks")) for w in given if isinstance(w, dict) and "name" in w}
+        return {str(w["name"]): _worker_seen(w) for w in given if isinstance(w, dict) and "name" in w}
 
     def pulse(self, name: str) -> float | None:
         """When the main job was last known to live."""

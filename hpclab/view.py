@@ -161,6 +161,17 @@ def true_status(status: JobStatus, events: Sequence[Event], *, over: str = "") -
     return status
 
 
+def silent_status(status: JobStatus, since: float, now: float) -> JobStatus:
+    """Of a job whose worker the Dask scheduler does not hear any more, which the batch system may not know yet."""
+    if status.state is not JobState.RUNNING:
+        return status
+    reason = (
+        f"no sign of life from its worker for {format_duration(now - since)}: "
+        "its node may be down, or a task holds Python's lock"
+    )
+    return replace(status, reason=reason)
+
+
 def _gone(status: JobStatus, *, ran: bool, over: str) -> JobStatus:
     """The batch system has forgotten it, and it has not said how it ended."""
     if ran:

@@ -17,7 +17,7 @@ from hpclab.event import Event, to_line
 from hpclab.hosts.local import LocalHost
 from hpclab.hosts.recording import RecordingHost
 from hpclab.job import JobState, JobStatus
-from hpclab.store import Known, SessionRecord, Store
+from hpclab.store import Known, SessionRecord, Store, WorkerSeen
 
 HERE = folder()
 NAME = HERE.name
@@ -294,7 +294,7 @@ def test_the_roster(host):
     host.files[HERE.roster] = json.dumps(
         {"time": NOON, "workers": [{"name": "2-0", "address": "tls://x", "nthreads": 2, "memory_bytes": 2**31}]}
     )
-    assert store(host).roster(NAME) == {"2-0": False}
+    assert store(host).roster(NAME) == {"2-0": WorkerSeen()}
 
 
 @pytest.mark.parametrize("text", [None, *FOREIGN, '{"workers": 1}', '{"workers": [1, null, "x", [], {}]}'])
@@ -304,9 +304,10 @@ def test_without_a_roster_there_are_no_workers(host, text):
     assert store(host).roster(NAME) == {}
 
 
-def test_who_is_at_work_stands_in_the_roster(host):
-    host.files[HERE.roster] = json.dumps({"workers": [{"name": "2-0", "tasks": 3}, {"name": "2-1", "tasks": 0}]})
-    assert store(host).roster(NAME) == {"2-0": True, "2-1": False}
+def test_who_is_at_work_and_who_is_silent_stands_in_the_roster(host):
+    here = [{"name": "2-0", "tasks": 3}, {"name": "2-1", "tasks": 0, "silent_since": NOON}]
+    host.files[HERE.roster] = json.dumps({"workers": here})
+    assert store(host).roster(NAME) == {"2-0": WorkerSeen(busy=True), "2-1": WorkerSeen(silent_since=NOON)}
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from hpclab.view import (
     SessionView,
     last_run,
     session_state,
+    silent_status,
     true_status,
     unreadable,
     workers_by_job,
@@ -294,3 +295,17 @@ def test_a_session_without_jobs_can_be_described(a_session):
 def test_a_folder_that_is_no_session_says_so():
     told = unreadable("x", "/home/ada/x", "torn").describe()
     assert (told["name"], told["state"], told["reason"], told["folder"]) == ("x", "unreadable", "torn", "/home/ada/x")
+
+
+# workers that are silent
+
+
+def test_a_worker_that_is_silent_is_told_with_its_job():
+    status = silent_status(JobStatus(job_id="2", state=JobState.RUNNING), NOON, NOON + 43)
+    assert status.state is JobState.RUNNING
+    assert "no sign of life from its worker for 43 s" in status.reason
+
+
+def test_of_a_job_that_has_ended_the_end_is_told():
+    failed = JobStatus(job_id="2", state=JobState.FAILED, reason="its node failed (NODE_FAIL)")
+    assert silent_status(failed, NOON, NOON + 43) is failed

@@ -19,6 +19,7 @@ from typing import Any
 from distributed import Client, Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.http.utils import get_handlers
+from distributed.scheduler import heartbeat_interval
 from tornado.ioloop import PeriodicCallback
 
 from hpclab.connection import parse_token
@@ -38,6 +39,8 @@ DASHBOARD_DELAY_S = 5
 """When the dashboard is loaded, unless somebody wants it earlier."""
 
 LOOK_EVERY_S = 2
+SILENT_S = 8
+"""A worker's heartbeat comes every second or so; where there are very many, less often."""
 
 _tasks: set[asyncio.Task[None]] = set()
 
@@ -149,6 +152,7 @@ class Roster(SchedulerPlugin):  # type: ignore[misc]
             self._due = asyncio.get_running_loop().call_later(0.1, self._write)
 
     def _workers(self) -> list[dict[str, Any]]:
+        silent_s = max(SILENT_S, 3 * heartbeat_interval(len(self._scheduler.workers)))
         return [
             {
                 "name": str(w.name),
@@ -156,6 +160,8 @@ class Roster(SchedulerPlugin):  # type: ignore[misc]
                 "nthreads": w.nthreads,
                 "memory_bytes": w.memory_limit,
                 "tasks": len(w.processing),
+                # of those alone that have been silent for longer than a worker ever is, so that it seldom changes
+                "silent_since": round(w.last_seen) if time.time() - w.last_seen > silent_s else None,
             }
             for w in self._scheduler.workers.values()
         ]

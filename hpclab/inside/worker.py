@@ -37,7 +37,7 @@ REMOVED = "scheduler-remove-worker"
 TERMINATE_FRACTION = 0.95
 """A worker ends at this much of its memory limit, as under Dask's own nanny."""
 
-QUICK_DRAIN_S = 8
+QUICK_DRAIN_S = 4
 """How long a worker takes to leave when the batch system has already told it to end."""
 
 

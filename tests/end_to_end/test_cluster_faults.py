@@ -397,7 +397,7 @@ def test_the_walltime_of_the_main_job_ends_the_session(a_short_session: Session)
         within_s=120,
         what="the end",
     )
-    assert (ended["state"], ended["reason"]) == ("failed", "the walltime was reached (TIMEOUT)")
+    assert (ended["state"], ended["reason"]) == ("ended", "the walltime was reached (TIMEOUT)")
     nothing_of(a_short_session.cluster, ("node1",))
 
 

@@ -39,7 +39,8 @@ def test_a_session_in_a_container(a_home: Callable[..., Home], tmp_path: Path) -
     until("the worker", lambda: session.status()["workers"]["joined"] == 2)
     main, worker = (bin_folder / "asked").read_text().splitlines()
     for asked, module in ((main, "main_job"), (worker, "worker_job")):
-        assert asked.startswith(f"exec --bind {session.status()['folder']} --bind /data --bind /two words {image} ")
+        assert asked.startswith(f"exec --bind {session.status()['folder']} --bind /tmp/hpclab-")
+        assert f" --bind /data --bind /two words {image} " in asked
         assert f"hpclab.inside.{module}" in asked
     with session.client() as client:
         assert client.submit(os.getenv, "GREETING").result() == "hello world"

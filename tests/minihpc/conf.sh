@@ -213,11 +213,11 @@ SelectTypeParameters=CR_Core_Memory
 GresTypes=gpu
 DefMemPerCPU=1000
 
-# Quick: react at once, notice a dead node soon, kill hard after 5 s.
+# Quick: react at once, notice a dead node soon, kill hard after 15 s.
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=5,sched_min_interval=1,bf_interval=2,bf_min_age_reserve=0
 ReturnToService=2
-KillWait=5
+KillWait=15
 SlurmctldTimeout=10
 SlurmdTimeout=10
 MessageTimeout=5
