@@ -51,13 +51,14 @@ def follow(session: Session, *, although_hopeless: bool = False, poll_s: float =
             asked, status = now, session.job(job_id).status
             if status.state.is_final or status.state is JobState.COMPLETING:
                 raise JobEnded(_ended(session, job_id))
-            if status.is_hopeless and not phases and not although_hopeless:
-                # twice, for Slurm's first word on a new job is often not its last
-                if status.reason == hopeless:
-                    raise NotRunning(_in_vain(session.name, job_id, status))
-                hopeless = status.reason
+            is_hopeless = status.is_hopeless and not although_hopeless and not phases
+            # it is believed the second time, for Slurm's first word on a new job is often not its last
+            if is_hopeless and status.reason == hopeless:
+                raise NotRunning(_in_vain(session.name, job_id, status))
+            hopeless = status.reason if is_hopeless else ""
             if not phases:
-                yield Phase(what="queued", text=_waiting(status, now), elapsed_s=now - begin)
+                text = status.state.value if is_hopeless else _waiting(status, now)
+                yield Phase(what="queued", text=text, elapsed_s=now - begin)
         if running_since and now - running_since > session.start_timeout_s + JOB_TELLS_FIRST_S:
             raise TookTooLong(
                 f"job {job_id} runs, but JupyterLab was not up within {session.start_timeout_s:.0f} s\n"

@@ -101,7 +101,7 @@ class SessionView:
             "tunnel": tunnel_argv(here, self.login) if here else None,
             "folder": self.folder,
             "created": self.created,
-            "time_left_s": next((job["time_left_s"] for job in described if job["role"] == "main"), None),
+            "time_left_s": next((job["time_left_s"] for job in reversed(described) if job["role"] == "main"), None),
             "workers": {
                 "joined": sum(job["joined"] for job in described),
                 "cores": sum(job["joined"] * job["cores"] for job in joined),
