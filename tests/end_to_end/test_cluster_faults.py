@@ -552,6 +552,23 @@ def test_nodes_that_die_are_told() -> None:
         assert alive_jobs(cluster) == []
 
 
+def test_a_worker_node_that_falls_silent_is_told_before_slurm_notices() -> None:
+    with little_cluster("slurm") as cluster:
+        session = start(cluster, "x")
+        (worker,) = session.add_worker("-c", "16")
+        until(lambda: session.job(worker)["joined"] == 1, what="the worker")
+        node = cluster.on(session.job(worker)["node"])
+        node.cut()
+        until(
+            lambda: "no sign of life from its worker" in session.job(worker)["reason"],
+            within_s=TOLD_WITHIN_S + 8,
+            what="the silence",
+        )
+        assert session.status()["state"] == "running"
+        node.mend()
+        cluster.hpclab("stop", "x")
+
+
 def test_a_worker_joins_over_the_network_that_answers() -> None:
     with little_cluster("slurm", nodes=["node1", "node2"], second_network=["node1", "node2"]) as cluster:
         session = start(cluster, "x")
