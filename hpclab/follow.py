@@ -33,7 +33,7 @@ def follow(session: Session, *, although_hopeless: bool = False, poll_s: float =
     Raises JobEnded with the reason and the log, NotRunning of a job that waits in vain, or TookTooLong. The time limit
     counts from when the job runs: a queue may take as long as it takes.
     """
-    running_since, asked, hopeless = None, 0.0, ""
+    running_since, asked, hopeless, looks = None, 0.0, "", 0
     told: set[str] = set()
     main = session.job()
     job_id, begin = main.job_id, main.submit_time or time.time()
@@ -52,8 +52,9 @@ def follow(session: Session, *, although_hopeless: bool = False, poll_s: float =
             if status.state.is_final or status.state is JobState.COMPLETING:
                 raise JobEnded(_ended(session, job_id))
             is_hopeless = status.is_hopeless and not although_hopeless and not phases
-            # it is believed the second time, for Slurm's first word on a new job is often not its last
-            if is_hopeless and status.reason == hopeless:
+            # it is believed the third time, for Slurm's first word on a new job is often not its last
+            looks = looks + 1 if is_hopeless and status.reason == hopeless else 1
+            if is_hopeless and looks == 3:
                 raise NotRunning(_in_vain(session.name, job_id, status))
             hopeless = status.reason if is_hopeless else ""
             if not phases:
