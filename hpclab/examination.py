@@ -23,6 +23,7 @@ from hpclab.request import Request
 from hpclab.script import job_script
 from hpclab.sight import Meeting, Sight, sight
 from hpclab.site_profile import SITE_COMMANDS
+from hpclab.statuses import JUST_SUBMITTED_S
 
 PROBE = "hpclab.inside.probe"
 LOOK_WITHIN_S = 90
@@ -30,8 +31,6 @@ MEET_WITHIN_S = 45
 """A network file system may show a new file that late."""
 PROBE_RECORD = JobRecord(role="worker", workers=1, cores=1, memory_bytes=512 * 2**20, walltime_s=120)
 ASK_EVERY_S = 1.0
-JUST_SUBMITTED_S = 60
-"""A batch system may take so long to show a new job to those who ask."""
 LAST_WORDS_WITHIN_S = 15
 """Of a job that has ended; its files may come later than the batch system's word."""
 
