@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hpclab.errors import JobEnded, NotRunning, TookTooLong
 from hpclab.event import Event
-from hpclab.job import JobState, JobStatus
+from hpclab.job import JobState, JobStatus, Place
 from hpclab.session import CANCEL_GRACE_S, Session
 from hpclab.units import format_clock
 
@@ -16,6 +16,8 @@ JOB_TELLS_FIRST_S = 15
 """The job has the same time limit for its start, and knows better what went wrong."""
 ASK_EVERY_S = 1.0
 """How often a start asks the batch system; in between the job itself tells by its events."""
+PLACE_AFTER_S = 5.0
+"""Many jobs start at once; only about one that does not it is asked who else waits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,9 @@ def follow(session: Session, *, although_hopeless: bool = False, poll_s: float =
                 raise NotRunning(_in_vain(session.name, job_id, status))
             hopeless = status.reason if is_hopeless else ""
             if not phases:
-                text = status.state.value if is_hopeless else _waiting(status, now)
+                is_waiting = status.state is JobState.PENDING and not is_hopeless
+                place = session.place(job_id) if is_waiting and now - begin > PLACE_AFTER_S else None
+                text = status.state.value if is_hopeless else _waiting(status, place, now)
                 yield Phase(what="queued", text=text, elapsed_s=now - begin)
         if running_since and now - running_since > session.start_timeout_s + JOB_TELLS_FIRST_S:
             raise TookTooLong(
@@ -68,10 +72,13 @@ def follow(session: Session, *, although_hopeless: bool = False, poll_s: float =
         time.sleep(poll_s)
 
 
-def _waiting(status: JobStatus, now: float) -> str:
-    reason = status.reason or {JobState.RUNNING: "about to begin"}.get(status.state, status.state.value)
-    is_expected = status.state is JobState.PENDING and status.start_time and status.start_time > now + 60
-    return f"{reason}; expected to start {format_clock(status.start_time or 0)}" if is_expected else reason
+def _waiting(status: JobStatus, place: Place | None, now: float) -> str:
+    told = [status.reason or {JobState.RUNNING: "about to begin"}.get(status.state, status.state.value)]
+    if place:
+        told.append(str(place))
+    if status.state is JobState.PENDING and status.start_time and status.start_time > now + 60:
+        told.append(f"expected to start {format_clock(status.start_time)}")
+    return "; ".join(told)
 
 
 def _ended(session: Session, job_id: str) -> str:

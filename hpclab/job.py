@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum, IntEnum
 from typing import Any
@@ -111,6 +111,23 @@ class JobStatus:
     def is_hopeless(self) -> bool:
         """It waits, and will not start as it was asked for. The batch system's module has said so in its reason."""
         return not self.state.is_final and WILL_NOT_START in self.reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A job's place among all that wait for their turn as it does, an array being one of them."""
+
+    number: int
+    of: int
+
+    @staticmethod
+    def among(waiting: Sequence[str], job_id: str) -> Place | None:
+        return Place(number=waiting.index(job_id) + 1, of=len(waiting)) if job_id in waiting else None
+
+    def __str__(self) -> str:
+        last = 0 if self.number % 100 in (11, 12, 13) else self.number % 10
+        ending = {1: "st", 2: "nd", 3: "rd"}.get(last, "th")
+        return f"{self.number}{ending} of {self.of} waiting"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from hpclab.batch import BATCH_SYSTEMS
 from hpclab.errors import CommandError, HpclabError, Refused, TookTooLong
 from hpclab.hosts import Host
-from hpclab.job import JobState, JobStatus, Queue
+from hpclab.job import JobState, JobStatus, Place, Queue
+from hpclab.result import Result
 
 ANSWER_WITHIN_S = 9
 """A batch system that takes longer to say how jobs are does not answer: somebody waits for us."""
+
+PLACE_WITHIN_S = 4
+PLACE_EVERY_S = (10, 60)
+"""How often it is asked who waits, at first and in the end: that is a question about everybody's jobs."""
 
 
 class JobQueue:
@@ -26,6 +32,9 @@ class JobQueue:
         self._asked = 0.0
         self._ids: frozenset[str] = frozenset()
         self._known: dict[str, JobStatus] = {}
+        self._waiting: Result | None = None
+        self._waiting_due = 0.0
+        self._waiting_pause_s: float = PLACE_EVERY_S[0]
         self.silence = ""
         """Why the last question about jobs had no answer; empty if it had one."""
         self.shown: frozenset[str] = frozenset()
@@ -82,6 +91,19 @@ class JobQueue:
         except HpclabError as error:
             reason = f"{self._system}'s history does not answer: {str(error).splitlines()[0]}"
             return {job_id: _absent(job_id, JobState.UNKNOWN, reason) for job_id in job_ids}
+
+    def place(self, job_id: str) -> Place | None:
+        """A waiting job's place, which may be a minute old; None: not known, for whatever reason."""
+        command = self._batch.place_command()
+        with suppress(HpclabError):
+            if command and time.monotonic() >= self._waiting_due:
+                self._waiting = None
+                self._waiting_due = time.monotonic() + self._waiting_pause_s
+                self._waiting_pause_s = min(2 * self._waiting_pause_s, PLACE_EVERY_S[1])
+                self._waiting = self._host.run(command, timeout_s=PLACE_WITHIN_S)
+            if self._waiting and self._waiting.exit_status == 0:
+                return self._batch.parse_place(self._waiting, job_id)
+        return None
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         if not job_ids:

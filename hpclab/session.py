@@ -30,7 +30,7 @@ from hpclab.folder import SessionFolder
 from hpclab.growth import FAILURES_IN_A_ROW, Change, Offer, failing, kept, replacement_lead_s, scaled, soonest
 from hpclab.hosts import Host
 from hpclab.interrupts import held_back
-from hpclab.job import JobRecord, JobState, JobStatus, Shape
+from hpclab.job import JobRecord, JobState, JobStatus, Place, Shape
 from hpclab.jobqueue import JobQueue
 from hpclab.names import check_name, new_name
 from hpclab.request import Request, shaped
@@ -358,7 +358,16 @@ class Session:
 
     def describe_with_secrets(self) -> dict[str, Any]:
         """The same, with the token in its links: for the user who asked, never for a log."""
-        return self.view().describe(self._store.token(self.name))
+        return self.view().describe(self.token)
+
+    @property
+    def token(self) -> str:
+        return self._store.token(self.name)
+
+    @property
+    def signs(self) -> tuple[object, ...]:
+        """Changes when it has come up, moved or been stopped; costs no question to the batch system."""
+        return self._store.connection(self.name), self._store.over(self.name)
 
     def job(self, job_id: str = "") -> JobView:
         """One job of the session; the main job when none is named."""
@@ -368,6 +377,10 @@ class Session:
                 return job
         known = ", ".join(job.job_id for job in view.jobs) or "none"
         raise NoSuchJob(f"the session {self.name} has no {f'job {job_id!r}' if job_id else 'main job'}\njobs: {known}")
+
+    def place(self, job_id: str) -> Place | None:
+        """A waiting job's place in the queue; None: not known."""
+        return self._queue.place(job_id) if self._asks(self._record.system) else None
 
     def events(self, job_id: str) -> list[Event]:
         """What a job has told of itself."""

@@ -118,6 +118,11 @@ def test_it_knows_no_jobs_from_silence(batch, parse):
 
 
 @each
+def test_nobody_has_a_place_in_silence(batch):
+    assert batch.parse_place(answered(), "1") is None
+
+
+@each
 def test_a_cancel_that_worked_is_one(batch):
     assert batch.is_cancelled(answered())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from fixtures import (
@@ -19,11 +20,13 @@ from fixtures import (
 
 from hpclab import follow as follow_module
 from hpclab import session as session_module
+from hpclab.batch import local
 from hpclab.errors import JobEnded, NotRunning, TookTooLong
 from hpclab.follow import follow
 from hpclab.hosts.recording import RecordingHost
 from hpclab.job import WILL_NOT_START
 from hpclab.session import Session
+from hpclab.units import format_clock
 
 HERE = folder()
 UP = [("started", {"node": "n1"}), ("scheduler", {"address": "tls://n1:1"}), ("jupyter", {"port": 8888})]
@@ -35,6 +38,7 @@ def no_patience(monkeypatch):
     monkeypatch.setattr(follow_module, "CANCEL_GRACE_S", 0)
     monkeypatch.setattr(follow_module, "JOB_TELLS_FIRST_S", 0)
     monkeypatch.setattr(follow_module, "ASK_EVERY_S", -1)
+    monkeypatch.setattr(follow_module, "PLACE_AFTER_S", float("inf"))
     monkeypatch.setattr(follow_module.time, "sleep", lambda _: None)
 
 
@@ -78,6 +82,25 @@ def test_a_job_that_waits_says_why():
     session, _ = a_session(*[waiting("waits for slots")] * 2)
     phase = next(follow(session))
     assert (phase.what, phase.text) == ("queued", "waits for slots")
+
+
+def test_a_job_that_waits_for_long_says_its_place_and_when_it_is_expected_to_start(monkeypatch):
+    monkeypatch.setattr(follow_module, "PLACE_AFTER_S", 0)
+    start_time = time.time() + 3600
+    job = {"state": "PENDING", "reason": "waits for slots", "start_time": start_time}
+    told = "".join(json.dumps({"id": str(job_id), **job}) + "\n" for job_id in (1, 2))
+    session, host = a_session(*[(0, told, "")] * 4)
+    steps = follow(session)
+    expected = f"waits for slots; 1st of 2 waiting; expected to start {format_clock(start_time)}"
+    assert [next(steps).text for _ in range(2)] == [expected] * 2
+    assert host.commands.count(tuple(local.place_command())) == 1
+
+
+def test_a_place_that_is_not_known_is_not_told(monkeypatch):
+    monkeypatch.setattr(follow_module, "PLACE_AFTER_S", 0)
+    session, _ = a_session(*[waiting("waits for slots")] * 2, (1, "", "no\n"), waiting("waits for slots"))
+    steps = follow(session)
+    assert [next(steps).text for _ in range(2)] == ["waits for slots"] * 2
 
 
 def test_a_job_that_ends_too_soon_is_told_with_its_reason_and_its_log():

@@ -8,7 +8,7 @@ import json
 import pytest
 from fixtures import job_record, job_spec
 
-from hpclab.job import Chunk, JobExit, JobRecord, JobState, Shape, exit_meaning
+from hpclab.job import Chunk, JobExit, JobRecord, JobState, Place, Shape, exit_meaning
 
 
 def test_a_job_asks_for_the_sum_of_its_chunks():
@@ -32,6 +32,20 @@ def test_its_tasks_are_those_of_all_chunks(chunks, tasks, gpus, is_uniform):
 
 def test_a_shape_is_written_as_users_write_it():
     assert str(Shape(nodes=4, cores=16)) == "4x16"
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (12, "12th"), (13, "13th"), (21, "21st"),
+     (110, "110th"), (112, "112th"), (122, "122nd")],
+)  # fmt: skip
+def test_a_place_is_told_as_people_say_it(number, told):
+    assert str(Place(number=number, of=200)) == f"{told} of 200 waiting"
+
+
+def test_who_does_not_wait_has_no_place():
+    assert Place.among(["7", "8", "9"], "9") == Place(number=3, of=3)
+    assert Place.among(["7", "8", "9"], "10") is None
 
 
 def test_values_are_frozen():

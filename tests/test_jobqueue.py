@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from fixtures import host_that_answers, localq_status, squeue
 
+from hpclab import jobqueue
 from hpclab.errors import CommandError, CommandMissing, Refused, TookTooLong, UnreadableOutput
 from hpclab.hosts.recording import RecordingHost
-from hpclab.job import JobState
-from hpclab.jobqueue import ANSWER_WITHIN_S, JobQueue
+from hpclab.job import JobState, Place
+from hpclab.jobqueue import ANSWER_WITHIN_S, PLACE_EVERY_S, PLACE_WITHIN_S, JobQueue
 
 IDS = [str(number) for number in range(1, 201)]
 LOCALQ = ("python", "-m", "hpclab.localq")
@@ -228,6 +229,62 @@ def test_jobs_that_had_ended_already_are_no_failure_of_a_cancel():
 def test_a_cancel_that_fails_says_which_jobs():
     with pytest.raises(CommandError, match="local would not cancel 1, 2"):
         JobQueue(host_that_answers((1, "", "no\n")), "local").cancel(["1", "2"])
+
+
+# place
+
+WAITING = (0, "7|9|bob|regular|Resources\n8|5|ada|regular|Priority\n", "")
+
+
+def test_a_place_is_asked_for_once_in_a_while_and_for_all_jobs():
+    host = host_that_answers(WAITING)
+    queue = JobQueue(host, "slurm")
+    assert [queue.place(job_id) for job_id in ("8", "7", "8", "9")] == [
+        *(Place(number=2, of=2), Place(number=1, of=2), Place(number=2, of=2)),
+        None,
+    ]
+    assert len(host.commands) == 1
+
+
+def test_the_longer_it_waits_the_more_seldom_is_asked(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(jobqueue.time, "monotonic", lambda: now)
+    host = RecordingHost()
+    queue = JobQueue(host, "slurm")
+    asked_at: list[float] = []
+    while now < 1300:
+        queue.place("8")
+        asked_at += [now] * (len(host.commands) - len(asked_at))
+        now += 1
+    assert asked_at == [1000, 1010, 1030, 1070, 1130, 1190, 1250]
+    assert PLACE_EVERY_S == (10, 60)
+
+
+@pytest.mark.parametrize(
+    "error", [TookTooLong("'bash' did not answer"), CommandMissing("there is no squeue"), UnreadableOutput("what?")]
+)
+def test_an_answer_that_does_not_come_is_no_place_and_no_error(error):
+    class Silent(RecordingHost):
+        def run(self, argv, *, timeout_s=60):
+            asked.append(timeout_s)
+            raise error
+
+    asked: list[float] = []
+    queue = JobQueue(Silent(), "slurm")
+    assert [queue.place("8") for _ in range(3)] == [None] * 3
+    assert asked == [PLACE_WITHIN_S]
+
+
+@pytest.mark.parametrize(("system", "answer"), [("slurm", (1, WAITING[1], "oops\n")), ("sge", (0, "<oops", ""))])
+def test_an_answer_that_is_none_is_no_place(system, answer):
+    assert JobQueue(host_that_answers(answer), system).place("8") is None
+
+
+@pytest.mark.parametrize("system", ["pbs", "torque", "lsf"])
+def test_a_system_that_tells_no_order_is_not_asked(system):
+    host = RecordingHost()
+    assert JobQueue(host, system).place("8") is None
+    assert host.commands == []
 
 
 # estimates and queues

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from hpclab.batch import local, lsf, pbs, sge, slurm, torque
 from hpclab.errors import ConfigError
-from hpclab.job import JobSpec, JobStatus, Queue
+from hpclab.job import JobSpec, JobStatus, Place, Queue
 from hpclab.result import Result
 
 
@@ -62,6 +62,14 @@ class BatchSystem(Protocol):
 
     def parse_estimate(self, result: Result) -> float:
         """Seconds since the epoch. Raises UnreadableOutput, in the system's own words when it would refuse."""
+        ...
+
+    def place_command(self) -> list[str]:
+        """Asks who waits, other users' jobs among them; empty: this system does not tell in which order."""
+        ...
+
+    def parse_place(self, result: Result, job_id: str) -> Place | None:
+        """None: it does not wait for its turn, or its place cannot be told. Raises UnreadableOutput."""
         ...
 
     def queues_command(self) -> list[str]: ...

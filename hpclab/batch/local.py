@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Sequence
 
 from hpclab.errors import UnreadableOutput
-from hpclab.job import JobSpec, JobState, JobStatus, Queue
+from hpclab.job import JobSpec, JobState, JobStatus, Place, Queue
 from hpclab.result import Result
 
 DIRECTIVE = "#HPCLAB"
@@ -115,6 +115,16 @@ def estimate_command(script: str) -> list[str]:
 
 def parse_estimate(result: Result) -> float:
     raise UnreadableOutput("localq gives no estimates")
+
+
+def place_command() -> list[str]:
+    return [*_LOCALQ, "status"]
+
+
+def parse_place(result: Result, job_id: str) -> Place | None:
+    # localq tells its jobs in the order of submission, in which they start
+    statuses = parse_status(result).values()
+    return Place.among([status.job_id for status in statuses if status.state is JobState.PENDING], job_id)
 
 
 def queues_command() -> list[str]:

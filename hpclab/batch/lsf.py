@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hpclab.errors import ConfigError, UnreadableOutput
-from hpclab.job import JobSpec, JobState, JobStatus, Queue
+from hpclab.job import JobSpec, JobState, JobStatus, Place, Queue
 from hpclab.result import Result
 
 DIRECTIVE = "#BSUB"
@@ -302,6 +302,14 @@ def estimate_command(script: str) -> list[str]:
 
 def parse_estimate(result: Result) -> float:
     raise UnreadableOutput("LSF gives no estimates before a job is submitted")
+
+
+def place_command() -> list[str]:
+    return []  # bjobs tells the order of arrival, which is not that of a queue with fair share
+
+
+def parse_place(result: Result, job_id: str) -> Place | None:
+    return None
 
 
 def queues_command() -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from hpclab.errors import ConfigError, UnreadableOutput
-from hpclab.job import JobSpec, JobState, JobStatus, Queue
+from hpclab.job import JobSpec, JobState, JobStatus, Place, Queue
 from hpclab.qstat import all_gone, first_host, held, hosts_of, job_ids_of, jobs_told, log_folder, queues_told, seconds
 from hpclab.result import Result
 from hpclab.units import format_walltime, parse_ctime
@@ -206,6 +206,14 @@ def estimate_command(script: str) -> list[str]:
 
 def parse_estimate(result: Result) -> float:
     raise UnreadableOutput("PBS gives no estimate before a job is submitted")
+
+
+def place_command() -> list[str]:
+    return []  # PBS tells jobs by their numbers, whatever it will start next
+
+
+def parse_place(result: Result, job_id: str) -> Place | None:
+    return None
 
 
 def queues_command() -> list[str]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from hpclab.errors import ConfigError, UnreadableOutput
-from hpclab.job import JobSpec, JobState, JobStatus, Queue
+from hpclab.job import JobSpec, JobState, JobStatus, Place, Queue
 from hpclab.result import Result
+from hpclab.units import counted
 
 DIRECTIVE = "#$"
 HAS_ARRAYS = True
@@ -191,6 +193,9 @@ def _state(letters: str) -> JobState:
     return JobState.PENDING if given & set("qw") else JobState.UNKNOWN
 
 
+_DROPPED = re.compile(
+    r'queue instance "[^"]*" dropped because it is (.+)|.*in queue "[^"]*" because it offers only hc:slots=0\.0+'
+)
 _NO_REASON = re.compile("no messages available|turned off|hard queue list|^$")
 _HINTS = {
     "h_rt=": " (that queue does not take so long a walltime)",
@@ -202,7 +207,11 @@ def _why_waiting(told: str) -> str:
     """The first few of what can be a line per queue and host; empty where the site has this turned off."""
     info = re.search(r"^scheduling info:(.*(?:\n  .*)*)", told, re.MULTILINE)
     lines = dict.fromkeys(line.strip() for line in info[1].splitlines()) if info else {}
-    reasons = [line for line in lines if not _NO_REASON.search(line)]
+    dropped = Counter(match[1] or "full" for line in lines if (match := _DROPPED.fullmatch(line)))
+    reasons = [
+        f"{counted(many, 'queue instance')} {'is' if many == 1 else 'are'} {how}" for how, many in dropped.items()
+    ]
+    reasons += [line for line in lines if not (_NO_REASON.search(line) or _DROPPED.fullmatch(line))]
     hints = ["".join(hint for word, hint in _HINTS.items() if word in reason) for reason in reasons]
     # that it will never start none of them says: a queue that is only full is not always among them
     return "; ".join(reason + hint for reason, hint in list(zip(reasons, hints, strict=True))[:3])
@@ -309,6 +318,19 @@ def parse_estimate(result: Result) -> float:
         return float(now[0])
     words = [line for line in result.output.splitlines() if not re.match("Exiting|verification:|[0-9]+$", line)]
     raise UnreadableOutput("; ".join(line.strip() for line in words[:3]) or result.last_words)
+
+
+def place_command() -> list[str]:
+    return [*_ASK, "qstat", "-xml", "-u", "*", "-s", "p"]
+
+
+def parse_place(result: Result, job_id: str) -> Place | None:
+    # qstat tells them as the scheduler looks at them: by priority, whatever queue they wait for
+    jobs = [
+        job for job in _xml(result.stdout).iter("job_list") if _state(job.findtext("state") or "") is JobState.PENDING
+    ]
+    waiting = dict.fromkeys(job.findtext("JB_job_number") or "" for job in jobs)
+    return Place.among([*waiting], job_id.partition(".")[0])
 
 
 def queues_command() -> list[str]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from hpclab.errors import ConfigError, UnreadableOutput
-from hpclab.job import Chunk, JobSpec, JobState, JobStatus, Queue
+from hpclab.job import Chunk, JobSpec, JobState, JobStatus, Place, Queue
 from hpclab.result import Result
 from hpclab.units import format_walltime
 
@@ -66,6 +66,21 @@ _NEVER = {
     r"(Assoc|QOS)MaxWall\w*": "the walltime is longer than its account or QOS allows",
     r"(Assoc|QOS)Max\w+Per(Job|Node)(Limit)?": "its account or QOS does not allow one job that much",
     r"QOSMin\w+": "its QOS does not take jobs that small",
+}
+
+_WAITS = {
+    "Resources": "waits for free nodes",
+    "Priority": "others are before it",
+    "Dependency": "waits for another job",
+    "BeginTime": "its time has not come yet",
+    "Reservation": "waits for its reservation",
+    "Licenses": "waits for a license",
+    "JobArrayTaskLimit": "as many of its array run as may at once",
+    "ReqNodeNotAvail.*": "nodes that it needs are down, drained or reserved",
+    r"(Assoc|QOS)Grp\w+": "its account or QOS has used all that it may",
+    r"(Assoc|QOS)Max\w+": "its account or QOS allows you no more at once",
+    "JobHeldUser": "held by its owner",
+    "JobHeldAdmin": "held by an administrator",
 }
 
 # the user's own settings, or the job around a terminal of JupyterLab, would change what is submitted or answered
@@ -215,8 +230,11 @@ def _status(job_id: str, told: str, exit_code: str, start: str, end: str, nodes:
     node = _first_node(nodes)
     code, signal = _ending(exit_code) if state.is_final else (0, 0)
     exit_status = 128 + signal if signal else code or (0 if state is JobState.DONE else None)
-    if word == "PENDING" and (never := _never(reason)):
-        reason = f"{reason} (it will not start: {never})"
+    if word == "PENDING":
+        if never := _never(reason):
+            reason = f"{reason} (it will not start: {never})"
+        elif words := _words(reason, _WAITS):
+            reason = f"{words} ({reason})"
     elif word == "FAILED" and signal == _NOT_OPENED:
         reason = f"its log or its folder could not be opened ({reason or word})"
         exit_status = None
@@ -246,7 +264,11 @@ _NOT_OPENED = 53  # no signal that anybody sent: what is left of slurmd's ESLURM
 
 def _never(reason: str) -> str:
     """Why a job that waits for this reason will never start; empty: it may."""
-    return next((words for pattern, words in _NEVER.items() if re.fullmatch(pattern, reason)), "")
+    return _words(reason, _NEVER)
+
+
+def _words(reason: str, table: Mapping[str, str]) -> str:
+    return next((words for pattern, words in table.items() if re.fullmatch(pattern, reason)), "")
 
 
 def _ending(exit_code: str) -> tuple[int, int]:
@@ -292,6 +314,29 @@ def parse_estimate(result: Result) -> float:
     if start_time is None:
         raise UnreadableOutput(f"sbatch: {result.last_words}")
     return start_time
+
+
+# not those that would not start if it were their turn
+_ASIDE = re.compile("held|hold|Dependency|BeginTime|Limit", re.IGNORECASE)
+_WAITING = re.compile(r"^([1-9][0-9]{0,17})[^|\n]*\|([0-9]{1,18})\|([^|\n]+)\|([^|\n]+)\|(.*)", re.MULTILINE)
+
+
+def place_command() -> list[str]:
+    # without -r: an array is one line
+    return [*_ASK, "squeue", "-h", "-t", "PD", "-o", "%i|%Q|%u|%P|%r"]
+
+
+def parse_place(result: Result, job_id: str) -> Place | None:
+    """Among those that wait for the same partition."""
+    told = _WAITING.findall(result.stdout)
+    # of a heterogeneous job its first component counts
+    waiting = {row[0]: row for row in reversed(told) if not (_ASIDE.search(row[4]) or _never(row[4]))}
+    number = job_id.partition("_")[0]
+    if number not in waiting or len({user for _, _, user, _, _ in told}) == 1:
+        return None  # nobody else is seen: a site may hide others' jobs, and nobody could tell
+    mine = set(waiting[number][3].split(","))
+    rivals = [row for row in waiting.values() if mine & set(row[3].split(","))]
+    return Place.among([row[0] for row in sorted(rivals, key=lambda row: (-int(row[1]), int(row[0])))], number)
 
 
 def queues_command() -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from hpclab.errors import UnreadableOutput
-from hpclab.job import JobSpec, JobState, JobStatus, Queue
+from hpclab.job import JobSpec, JobState, JobStatus, Place, Queue
 from hpclab.qstat import all_gone, first_host, held, hosts_of, job_ids_of, jobs_told, log_folder, queues_told, seconds
 from hpclab.result import Result
 from hpclab.units import format_walltime, parse_ctime
@@ -178,6 +178,14 @@ def estimate_command(script: str) -> list[str]:
 
 def parse_estimate(result: Result) -> float:
     raise UnreadableOutput("Torque gives no estimate before a job is submitted")
+
+
+def place_command() -> list[str]:
+    return []  # Torque tells jobs by their numbers, whatever its scheduler will start next
+
+
+def parse_place(result: Result, job_id: str) -> Place | None:
+    return None
 
 
 def queues_command() -> list[str]:

@@ -30,6 +30,8 @@ exit_statuses = st.sampled_from([0, 0, 0, 1, 35, 127, 153, 255]) | st.integers(-
 LINES = [
     '{"id": "1", "state": "RUNNING", "start_time": 1.0, "exit_code": null, "signal": null}',
     "123|R|None|2026-11-20T23:13:33|0:0|node[1-2]",
+    "1|4294901752|ada|regular|Priority",
+    "9_[1-5]|4294901753|bob|regular,gpu|Resources",
     "Job Id: 1.vm",
     "    job_state = F",
     "    Exit_status = -29",
@@ -84,6 +86,9 @@ def read(name: str, stdout: str, stderr: str, exit_status: int, count: int = 1) 
                 assert all(t is None or isfinite(t) for t in (status.start_time, status.end_time))
     with suppress(UnreadableOutput):
         assert isfinite(batch.parse_estimate(result))
+    with suppress(UnreadableOutput):
+        place = batch.parse_place(result, "1")
+        assert place is None or 1 <= place.number <= place.of
     with suppress(UnreadableOutput):
         assert isinstance(batch.parse_queues(result), list)
     with suppress(UnreadableOutput):

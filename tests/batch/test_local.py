@@ -12,7 +12,7 @@ from fixtures import job_spec
 from batch.transcripts import answered
 from hpclab.batch import local
 from hpclab.errors import UnreadableOutput
-from hpclab.job import Chunk, JobState, JobStatus
+from hpclab.job import Chunk, JobState, JobStatus, Place
 from hpclab.localq import shepherd
 from hpclab.localq.directives import parse_directives
 from hpclab.localq.record import FINAL, STATES
@@ -159,6 +159,17 @@ def test_an_answer_that_cannot_be_read_is_quoted(line):
     with pytest.raises(UnreadableOutput) as unread:
         local.parse_status(answered(line))
     assert repr(line) in str(unread.value)
+
+
+def test_a_jobs_place_is_that_of_its_submission():
+    told = answered(
+        answer("1", "RUNNING") + answer("2", "PENDING") + answer("9", "CANCELLED") + answer("10", "PENDING")
+    )
+    assert local.place_command() == ["python", "-m", "hpclab.localq", "status"]
+    assert [local.parse_place(told, job_id) for job_id in ("2", "10", "1", "99")] == [
+        *(Place(number=1, of=2), Place(number=2, of=2)),
+        *(None, None),
+    ]
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from batch.transcripts import answered, said, transcript, transcripts
 from hpclab.batch import BatchSystem, sge
 from hpclab.errors import ConfigError, UnreadableOutput
-from hpclab.job import Chunk, JobState, JobStatus, Queue
+from hpclab.job import Chunk, JobState, JobStatus, Place, Queue
 from hpclab.result import Result
 
 NOTHING = "<?xml version='1.0'?>\n<job_info>\n</job_info>\n"
@@ -302,6 +302,18 @@ def test_why_a_job_waits(command, number, reason):
     assert only(sge.parse_status(qstat(number, job(number, "qw"), told=told))).reason == reason
 
 
+def test_full_queue_instances_are_counted():
+    dropped = [f'queue instance "all.q@node{node}" dropped because it is {how}' for node, how in
+               [(1, "full"), (2, "temporarily not available"), (3, "full"), (4, "full")]]  # fmt: skip
+    slots = '(-l slots=1) cannot run in queue "node1.minihpc.test" because it offers only hc:slots=0.000000'
+    lines = [*dropped, slots, 'cannot run in PE "smp" because it only offers 0 slots']
+    told = "job_number: 7\nscheduling info:            " + "\n                            ".join(lines) + "\n"
+    assert only(sge.parse_status(qstat("7", job(state="qw"), told=told))).reason == (
+        "4 queue instances are full; 1 queue instance is temporarily not available; "
+        'cannot run in PE "smp" because it only offers 0 slots (too few slots are free, or there are fewer in all)'
+    )
+
+
 @pytest.mark.parametrize(
     "info", ["There are no messages available", "(Collecting of scheduler job information is turned off)", ""]
 )
@@ -351,6 +363,38 @@ def test_no_answer_is_not_the_same_as_no_jobs(name, command, words):
 def test_half_an_answer_is_none(stdout):
     with pytest.raises(UnreadableOutput):
         sge.parse_status(answered(stdout))
+
+
+# place
+
+
+def waiting(*jobs: tuple[str, str, str]) -> Result:
+    """What qstat says of number, state and owner of those that wait, in its order."""
+    listed = "".join(
+        f'<job_list state="pending"><JB_job_number>{number}</JB_job_number><JB_owner>{owner}</JB_owner>'
+        f"<state>{state}</state></job_list>"
+        for number, state, owner in jobs
+    )
+    return answered(f"<?xml version='1.0'?>\n<job_info><queue_info/><job_info>{listed}</job_info></job_info>\n")
+
+
+# 7 is an array, 8 and 10 are held, 20 could not be started; as the real one told them, but for 20 and the tasks of 7
+WAITING = waiting(
+    *[("11", "qw", "ada"), ("4", "qw", "bob"), ("5", "qw", "bob"), ("6", "qw", "ada")],
+    *[("7", "qw", "ada"), ("7", "qw", "ada"), ("13", "qw", "bob")],
+    *[("20", "Eqw", "bob"), ("8", "hqw", "ada"), ("10", "hqw", "ada")],
+)
+
+
+@pytest.mark.parametrize(
+    ("job_id", "place"), [("11", 1), ("6", 4), ("7.2", 5), ("13", 6), ("8", None), ("20", None), ("1", None)]
+)
+def test_a_jobs_place_is_that_in_qstats_order(job_id, place):
+    assert sge.parse_place(WAITING, job_id) == (Place(number=place, of=6) if place else None)
+
+
+def test_everybodys_jobs_are_asked_about():
+    assert sge.place_command()[-5:] == ["-xml", "-u", "*", "-s", "p"]
 
 
 # history

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from batch.transcripts import answered, said, transcript, transcripts
 from hpclab.batch import slurm
 from hpclab.errors import ConfigError, UnreadableOutput
-from hpclab.job import Chunk, JobState, JobStatus, Queue
+from hpclab.job import Chunk, JobState, JobStatus, Place, Queue
 
 HEAD = "JOBID|STATE|EXIT_CODE|START_TIME|END_TIME|EXEC_HOST|REASON\n"
 ALIKE = (Chunk(count=4, cores=2, memory_bytes=2**30),)
@@ -167,6 +167,7 @@ def test_a_job_is_submitted_without_what_the_job_around_it_had_set():
         (slurm.history_command(["1"]), "sacct"),
         (slurm.cancel_command(["1"]), "scancel"),
         (slurm.estimate_command("s"), "sbatch"),
+        (slurm.place_command(), "squeue"),
         (slurm.queues_command(), "sinfo"),
     ],
 )
@@ -248,9 +249,17 @@ def test_no_job_id(stdout):
     [
         (
             line("5", reason="Resources", start="1795232537", end="1795234337"),
-            JobStatus(job_id="5", state=JobState.PENDING, reason="Resources", start_time=1795232537.0),
+            JobStatus(
+                job_id="5",
+                state=JobState.PENDING,
+                reason="waits for free nodes (Resources)",
+                start_time=1795232537.0,
+            ),
         ),
-        (line("5", reason="JobHeldUser"), JobStatus(job_id="5", state=JobState.HELD, reason="JobHeldUser")),
+        (
+            line("5", reason="JobHeldUser"),
+            JobStatus(job_id="5", state=JobState.HELD, reason="held by its owner (JobHeldUser)"),
+        ),
         (
             line("5", reason="launch failed requeued held"),
             JobStatus(job_id="5", state=JobState.HELD, reason="launch failed requeued held"),
@@ -348,10 +357,23 @@ def test_a_job_that_will_never_start_says_so(reason, why):
 
 
 @pytest.mark.parametrize(
-    "reason", ["Resources", "AssocMaxJobsLimit", "QOSMaxJobsPerUserLimit", "ReqNodeNotAvail, UnavailableNodes:node3"]
+    ("reason", "words"),
+    [
+        ("Resources", "waits for free nodes"),
+        ("Priority", "others are before it"),
+        ("AssocMaxJobsLimit", "its account or QOS allows you no more at once"),
+        ("QOSMaxJobsPerUserLimit", "its account or QOS allows you no more at once"),
+        ("AssocGrpCPUMinutesLimit", "its account or QOS has used all that it may"),
+        ("ReqNodeNotAvail, UnavailableNodes:node3", "nodes that it needs are down, drained or reserved"),
+    ],
 )
-def test_a_job_that_may_start_has_slurms_reason_alone(reason):
-    assert status(reason=reason).reason == reason
+def test_why_a_job_waits_is_told_in_words_and_in_slurms_own(reason, words):
+    read = status(reason=reason)
+    assert (read.reason, read.is_hopeless) == (f"{words} ({reason})", False)
+
+
+def test_a_reason_without_words_is_slurms_own():
+    assert status(reason="FedJobLock").reason == "FedJobLock"
 
 
 def test_a_reason_may_hold_the_separator():
@@ -456,7 +478,7 @@ def test_accounting_knows_how_jobs_ended():
         ("41-array", "id=$(", "id x x x state reason", ["41_3 done", "41_5 running"]),
         ("42-hetjob", "printf", "id state node", ["46 running", "46 done", "48 cancelled cancelled", "50 running"]),
         ("50-signals-scancel", "echo $id; sleep 2.5", "state reason", ["9 completing", "9 cancelled cancelled"]),
-        ("50-signals-scancel", "--hold", "state reason", ["9 held JobHeldUser"]),
+        ("50-signals-scancel", "--hold", "state reason", ["9 held held by its owner (JobHeldUser)"]),
         (
             "51-signals-walltime",
             "sig.sh",
@@ -470,8 +492,18 @@ def test_accounting_knows_how_jobs_ended():
             "x id state reason node",
             ["6 running", "6 failed its node failed (NODE_FAIL)"],
         ),
-        ("62-node-fail", "sleep 3; id=", "id state reason node", ["6 failed its node failed", "7 pending BeginTime"]),
-        ("81-limits", "sleep 1.5; squeue --me", "id state reason", ["5 pending AssocMaxJobsLimit", "4 running"]),
+        (
+            "62-node-fail",
+            "sleep 3; id=",
+            "id state reason node",
+            ["6 failed its node failed", "7 pending its time has not come yet"],
+        ),
+        (
+            "81-limits",
+            "sleep 1.5; squeue --me",
+            "id state reason",
+            ["5 pending its account or QOS allows you no more at once", "4 running"],
+        ),
         ("81-limits", "-t 60", "id state reason", ["6 pending AssocMaxWallDurationPerJobLimit"]),
         (
             "84-states-prolog-epilog",
@@ -579,6 +611,56 @@ def test_the_queues():
         Queue(name="maint", is_open=False, nodes=3, note="down", **sixteen),
         Queue(name="long", walltime_limit_s=(10 * 24 + 12) * 3600 + 1800, nodes=1, **sixteen),
     ]
+
+
+# place
+
+WAITING = """\
+13|4294901748|bob|gpu|Priority
+14|4294901747|bob|maint|PartitionDown
+4|4294901756|bob|regular|Resources
+5|4294901755|ada|regular|Priority
+6_[1-5]|4294901754|ada|regular|Priority
+9+0|4294901752|ada|regular|Resources
+9+1|4294901751|ada|regular|Resources
+11|4294901750|ada|regular|Dependency
+12|4294901749|bob|regular|Priority
+15|4294901746|bob|regular|BeginTime
+7|0|ada|regular|JobHeldUser
+8|4294901753|ada|regular,gpu|Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions
+"""
+"""As a real Slurm told it."""
+
+
+@pytest.mark.parametrize(
+    ("job_id", "place"),
+    [
+        ("4", Place(number=1, of=6)),
+        ("5", Place(number=2, of=6)),
+        ("6_3", Place(number=3, of=6)),
+        ("8", Place(number=4, of=7)),  # of two partitions
+        ("9", Place(number=5, of=6)),
+        ("12", Place(number=6, of=6)),
+        ("13", Place(number=2, of=2)),
+    ],
+)
+def test_a_jobs_place_is_that_of_its_priority_in_its_partition(job_id, place):
+    assert slurm.parse_place(answered("Welcome!\n" + WAITING), job_id) == place
+
+
+def test_among_jobs_of_one_priority_the_oldest_is_first():
+    told = answered("10|5|bob|regular|Priority\n9|5|ada|regular|Priority\n8|4|bob|regular|Priority\n")
+    assert [slurm.parse_place(told, job_id).number for job_id in ("9", "10", "8")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("job_id", ["7", "11", "14", "15", "99", ""])
+def test_a_job_that_does_not_wait_for_its_turn_has_no_place(job_id):
+    assert slurm.parse_place(answered(WAITING), job_id) is None
+
+
+def test_where_others_jobs_may_be_hidden_there_is_no_place():
+    mine = "".join(line for line in WAITING.splitlines(keepends=True) if "|ada|" in line)
+    assert slurm.parse_place(answered(mine), "5") is None
 
 
 # any text whatever

@@ -352,14 +352,14 @@ def test_a_start_that_is_interrupted_in_the_queue_goes_on(a_cluster: Cluster) ->
     )
     assert begun.stdout
     said = ""
-    while "JobHeldUser" not in said:
+    while "held by its owner (JobHeldUser)" not in said:
         said += begun.stdout.readline()
     send(begun, signal.SIGINT)
     said = begun.communicate(timeout=TOLD_WITHIN_S)[0]
     assert begun.returncode == INTERRUPTED
     assert "interrupted; the session waiting is still held, and goes on" in said
     session = Session(a_cluster, "waiting")
-    assert (session.status()["state"], session.status()["reason"]) == ("held", "JobHeldUser")
+    assert (session.status()["state"], session.status()["reason"]) == ("held", "held by its owner (JobHeldUser)")
     assert "which was held" in a_cluster.hpclab("stop", "waiting").stdout
     assert session.status()["state"] == "ended"
 
@@ -369,7 +369,7 @@ def test_a_worker_that_was_held_beyond_the_end_leaves_at_once(a_cluster: Cluster
     record = a_cluster.on("login").file("/home/ada/.hpclab/sessions/too-late/add-one-worker.sh")
     record.write_text(record.read_text().replace("#SBATCH --no-requeue", "#SBATCH --no-requeue\n#SBATCH --hold"))
     (worker,) = session.add_worker(until_joined=False)
-    assert until(session.is_in("held", worker), within_s=TOLD_WITHIN_S, what="a held worker")["reason"] == "JobHeldUser"
+    assert until(session.is_in("held", worker), within_s=TOLD_WITHIN_S, what="a held worker")["reason"] == "held by its owner (JobHeldUser)"
     a_cluster.on("login").run(["scancel", session.main_id])
     until(lambda: session.status()["state"] == "ended", within_s=TOLD_WITHIN_S, what="the session's end")
     a_cluster.on("login").run(["scontrol", "release", worker])
