@@ -80,6 +80,11 @@ class Settings:
     extra: tuple[str, ...]
     skip: tuple[str, ...]
     start_timeout_s: int
+    host: str
+    ssh: str
+    remote_prologue: tuple[str, ...]
+    remote_python: str
+    bind: str
     local_slots: int
     slurm_memory: str
     sge_pe: str
@@ -104,9 +109,11 @@ FLAGS = {"worker_walltime": "--walltime"}
 """Flags that are not called as their option; `add-worker --walltime` can mean only one."""
 COUNTS = {"workers", "cores", "nodes", "scheduler_cores", "workers_per_job", "most_queued"}
 COUNTS_FROM_0 = {"gpus", "keep", "local_slots"}
-LISTS = {"modules", "export", "prologue", "binds", "extra", "skip"}
+LISTS = {"modules", "export", "prologue", "binds", "extra", "skip", "remote_prologue"}
 SWITCHES = {"arrays", "check_versions"}
 CHOICES = {
+    "ssh": ("auto", "paramiko", "openssh"),
+    "bind": ("network", "loopback"),
     "slurm_memory": ("node", "cpu", "none"),
     "lsf_memory_unit": ("KB", "MB", "GB"),
     "lsf_memory_per": ("slot", "host"),

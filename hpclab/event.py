@@ -40,6 +40,7 @@ SENTENCES = {
     "kept": "keeping workers: {reason}",
     "scheduler": "Dask scheduler up at {address}",
     "jupyter": "JupyterLab up on port {port}",
+    "reverse": "tunnel back to {login}: {reason}",
     "connecting": "connecting to the scheduler at {address}",
     "waiting": "waiting for {reason}",
     "joined": "Dask worker {worker} joined",

@@ -71,6 +71,17 @@ class SessionFolder:
         return self / f"retire/{job_id}"
 
     @property
+    def reverse(self) -> str:
+        return self / "reverse"
+
+    def reverse_ask(self, login: str) -> str:
+        """Its presence asks the main job for a tunnel back to a login node; it goes when it has been answered."""
+        return self / f"reverse/{login}.ask"
+
+    def reverse_answer(self, login: str) -> str:
+        return self / f"reverse/{login}.answer"
+
+    @property
     def over(self) -> str:
         """Its presence says that the session has ended, and its text how; a worker job that starts now leaves."""
         return self / "over"
@@ -112,4 +123,6 @@ class SessionFolder:
 
     @property
     def subfolders(self) -> tuple[str, ...]:
-        return tuple(self / name for name in ("tls", "scripts", "jobs", "events", "logs", "retire", "jupyter"))
+        return tuple(
+            self / name for name in ("tls", "scripts", "jobs", "events", "logs", "retire", "reverse", "jupyter")
+        )

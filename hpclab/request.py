@@ -101,6 +101,7 @@ class Request:
             *["--interface", self.interface, "--mpiexec", s.mpiexec, "--root-dir", s.notebook_dir],
             *(["--nodes", str(s.nodes)] if s.nodes > 1 else []),
             *(["--keep", str(s.keep)] if s.keep else []),
+            *(["--bind", s.bind] if s.bind != "network" else []),
             *(["--expect-versions", self.versions] if self.versions else []),
         ]
 

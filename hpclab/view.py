@@ -12,6 +12,7 @@ from typing import Any
 from hpclab.connection import (
     DASHBOARD_PORT,
     JUPYTER_PORT,
+    LOOPBACK,
     Connection,
     dashboard_url,
     job_of_worker,
@@ -21,8 +22,6 @@ from hpclab.connection import (
 from hpclab.event import Event
 from hpclab.job import JobExit, JobRecord, JobState, JobStatus, exit_meaning
 from hpclab.units import format_duration
-
-LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +71,7 @@ class SessionView:
     folder: str
     created: float
     login: str
+    """USER@HOST, by the name that the login node has for itself."""
     state: str
     """queued, held, starting, running, ending, ended, failed or unknown."""
     reason: str
@@ -83,12 +83,15 @@ class SessionView:
     def main(self) -> JobView | None:
         return next((job for job in reversed(self.jobs) if job.record.role == "main"), None)
 
-    def describe(self, token: str = "") -> dict[str, Any]:
-        """Without a token nothing secret; with it, the same and links that open."""
+    def describe(self, token: str = "", *, destination: str = "") -> dict[str, Any]:
+        """Without a token nothing secret; with it, the same and links that open.
+
+        `destination` is what ssh calls the login node for somebody who asks from another machine.
+        """
         here, main = self.connection, self.main
         described = [job.describe(self.now) for job in self.jobs]
         joined = [job for job in described if job["joined"]]
-        on_node = here is not None and here.jupyter_host == LOOPBACK
+        on_node = here is not None and here.is_at(self.login.rpartition("@")[2]) and not destination
         return {
             "name": self.name,
             "state": self.state,
@@ -98,7 +101,7 @@ class SessionView:
             "jupyter_url": here and jupyter_url(LOOPBACK, here.jupyter_port if on_node else JUPYTER_PORT, token),
             "dashboard_url": here
             and dashboard_url(LOOPBACK, here.dashboard_port if on_node else DASHBOARD_PORT, token),
-            "tunnel": tunnel_argv(here, self.login) if here else None,
+            "tunnel": tunnel_argv(here, self.login, destination) if here else None,
             "folder": self.folder,
             "created": self.created,
             "time_left_s": next((job["time_left_s"] for job in reversed(described) if job["role"] == "main"), None),

@@ -11,7 +11,9 @@ from fixtures import connection
 
 from hpclab.connection import (
     Connection,
+    ReverseAnswer,
     dashboard_url,
+    is_host_name,
     job_of_worker,
     jupyter_url,
     parse_token,
@@ -21,6 +23,7 @@ from hpclab.connection import (
 from hpclab.errors import UnreadableOutput
 
 HERE = connection()
+SHUT = connection(jupyter_host="127.0.0.1", dashboard_host="127.0.0.1")
 TEXT = HERE.to_text()
 
 
@@ -74,8 +77,36 @@ def test_the_tunnel_brings_both_ports():
 
 
 def test_the_tunnel_ends_at_the_login_node_where_the_job_runs_there():
-    here = replace(HERE, jupyter_host="127.0.0.1", dashboard_host="127.0.0.1")
-    assert tunnel_argv(here, "ada@login1")[3:6:2] == ["8888:127.0.0.1:40002", "8787:127.0.0.1:40003"]
+    assert tunnel_argv(replace(SHUT, node="login1"), "ada@login1") == [
+        "ssh", "-N", "-L", "8888:127.0.0.1:40002", "-L", "8787:127.0.0.1:40003", "ada@login1",
+    ]  # fmt: skip
+
+
+def test_the_tunnel_enters_the_node_where_the_ports_answer_there_alone():
+    assert tunnel_argv(SHUT, "ada@login1") == [
+        "ssh", "-N", "-J", "ada@login1", "-L", "8888:127.0.0.1:40002", "-L", "8787:127.0.0.1:40003", "ada@node17",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("destination", ["cluster", "ada@login.site.org"])
+def test_the_tunnel_goes_by_the_name_that_the_user_has_for_the_login_node(destination):
+    assert tunnel_argv(HERE, "ada@login1", destination)[-1] == destination
+    assert tunnel_argv(replace(SHUT, node="login1"), "ada@login1", destination)[-1] == destination
+    through_it = tunnel_argv(SHUT, "ada@login1", destination)
+    assert (through_it[3], through_it[-1]) == (destination, "ada@node17")
+
+
+@pytest.mark.parametrize(
+    ("here", "host", "is_at", "needs_jump"),
+    [
+        (HERE, "login1", False, False),
+        (HERE, "node17", False, False),
+        (SHUT, "login1", False, True),
+        (SHUT, "node17", True, False),
+    ],
+)
+def test_how_a_host_reaches_the_ports(here, host, is_at, needs_jump):
+    assert (here.is_at(host), here.needs_jump(host)) == (is_at, needs_jump)
 
 
 @pytest.mark.parametrize("job_id", ["17", "17.pbs01", "17[3].pbs01", "17-4"])
@@ -88,16 +119,59 @@ def test_a_foreign_worker_has_no_job(name):
     assert job_of_worker(name) == ""
 
 
-def test_ssh_understands_the_tunnel():
+@pytest.mark.parametrize(
+    ("here", "told"),
+    [(HERE, "localforward 8888 [node17]:40002"), (SHUT, "proxyjump ada@login1")],
+)
+def test_ssh_understands_the_tunnel(here, told):
     """`ssh -G` reads the command line, and connects to nothing."""
-    argv = tunnel_argv(HERE, "ada@login1")
+    argv = tunnel_argv(here, "ada@login1")
     try:
         shown = subprocess.run(
             ["ssh", "-F", "/dev/null", "-G", *argv[1:]], capture_output=True, text=True, timeout=10, check=False
         )
     except FileNotFoundError:
         pytest.skip("no ssh here")
-    assert "localforward 8888 [node17]:40002" in shown.stdout
+    assert told in shown.stdout
+
+
+# the reverse way
+
+
+@pytest.mark.parametrize(
+    "answer", [ReverseAnswer(jupyter_port=40002, dashboard_port=40003), ReverseAnswer(reason="Permission denied")]
+)
+def test_an_answer_is_read_as_it_was_written(answer):
+    assert ReverseAnswer.from_text(answer.to_text()) == answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        "{}",
+        ReverseAnswer(jupyter_port=40002, dashboard_port=40003).to_text()[:30],
+        ReverseAnswer(jupyter_port=40002).to_text(),
+        '{"jupyter_port": "?", "dashboard_port": 1, "reason": ""}',
+        '{"jupyter_port": 1e999, "dashboard_port": 1, "reason": ""}',
+    ],
+)
+def test_an_answer_that_is_cut_off_or_foreign_is_none(text):
+    with pytest.raises(UnreadableOutput, match="not how a main job answers"):
+        ReverseAnswer.from_text(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        *[(name, True) for name in ("login1", "login-2.site.org", "10.77.1.1", "login_1")],
+        *[(text, False) for text in ("", "-oProxyCommand=x", ".", "..", "a/b", "a b", "a\n", "ada@login1", "lögin")],
+    ],
+)
+def test_a_host_name_is_neither_an_option_nor_a_path(text, is_one):
+    assert is_host_name(text) == is_one
 
 
 # the token in its file

@@ -12,6 +12,7 @@ HERE = SessionFolder("/home/ada/.hpclab/sessions/calm-otter")
 NAMES = [name for name, _ in inspect.getmembers(SessionFolder, lambda member: isinstance(member, property))]
 PATHS = [name for name in NAMES if name not in ("name", "subfolders")]
 PER_JOB = ["job", "events", "log", "retire"]
+PER_LOGIN = ["reverse_ask", "reverse_answer"]
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,8 @@ PER_JOB = ["job", "events", "log", "retire"]
         (HERE.job("17"), "jobs/17.json"),
         (HERE.events("17"), "events/17.jsonl"),
         (HERE.log("17"), "logs/17.log"),
+        (HERE.reverse_ask("login1"), "reverse/login1.ask"),
+        (HERE.reverse_answer("login1"), "reverse/login1.answer"),
         (HERE.connection, "connection.json"),
         (HERE.roster, "workers.json"),
     ],
@@ -39,7 +42,7 @@ def test_the_folder_knows_the_sessions_name():
 
 
 def test_no_two_files_have_the_same_name():
-    paths = [getattr(HERE, name) for name in PATHS] + [getattr(HERE, name)("17") for name in PER_JOB]
+    paths = [getattr(HERE, name) for name in PATHS] + [getattr(HERE, name)("17") for name in [*PER_JOB, *PER_LOGIN]]
     assert len(set(paths)) == len(paths)
 
 
@@ -49,6 +52,6 @@ def test_every_file_stands_in_the_folder_or_in_a_subfolder_that_is_made(name):
     assert parent in (HERE.path, *HERE.subfolders)
 
 
-@pytest.mark.parametrize("name", PER_JOB)
-def test_every_file_of_a_job_stands_in_a_subfolder_that_is_made(name):
+@pytest.mark.parametrize("name", [*PER_JOB, *PER_LOGIN])
+def test_every_file_of_a_job_or_login_node_stands_in_a_subfolder_that_is_made(name):
     assert getattr(HERE, name)("17").rpartition("/")[0] in HERE.subfolders

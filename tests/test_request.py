@@ -99,6 +99,8 @@ def test_a_shape_is_all_that_the_main_job_asks_for(nodes, cores, workers, cores_
         ({"nodes": 4}, "--nodes", "4"),
         ({}, "--keep", None),
         ({"keep": 7}, "--keep", "7"),
+        ({}, "--bind", None),
+        ({"bind": "loopback"}, "--bind", "loopback"),
         ({}, "--interface", ""),
         ({"interface": "ib0"}, "--interface", "ib0"),
         ({"cores": 6}, "--nthreads", "6"),

@@ -160,7 +160,7 @@ def test_the_connection_is_all_that_is_needed():
 
 
 def test_on_this_machine_the_links_work_as_they_stand_and_the_tunnel_is_for_others():
-    here = connection(jupyter_host="127.0.0.1", dashboard_host="127.0.0.1")
+    here = connection(node="login1", jupyter_host="127.0.0.1", dashboard_host="127.0.0.1")
     text = connection_text(replace(SESSION, connection=here).describe("5ecre7"))
     for words in ["http://127.0.0.1:40002/lab?token=5ecre7", "ssh -N -L 8888:127.0.0.1:40002", "127.0.0.1:8888/lab?t"]:
         assert words in text

@@ -270,11 +270,28 @@ def test_the_keys_are_the_same_with_token_and_without_and_whatever_the_state(a_s
 
 
 def test_where_the_job_runs_on_the_login_node_the_links_are_the_real_ports(a_session):
-    here = connection(jupyter_host="127.0.0.1", dashboard_host="127.0.0.1")
+    here = connection(node="login1", jupyter_host="127.0.0.1", dashboard_host="127.0.0.1")
     told = replace(a_session, connection=here).describe()
     assert told["jupyter_url"] == "http://127.0.0.1:40002/lab"
     assert told["dashboard_url"] == "http://127.0.0.1:40003/status"
     assert told["tunnel"][-1] == "ada@login1"
+
+
+@pytest.mark.parametrize("node", ["login1", "node17"])
+def test_for_somebody_elsewhere_the_links_are_the_tunnels_and_it_goes_where_their_ssh_does(a_session, node):
+    here = connection(node=node, jupyter_host="127.0.0.1", dashboard_host="127.0.0.1")
+    told = replace(a_session, connection=here).describe(destination="cluster")
+    assert told["jupyter_url"] == "http://127.0.0.1:8888/lab"
+    assert told["dashboard_url"] == "http://127.0.0.1:8787/status"
+    assert "cluster" in told["tunnel"]
+
+
+def test_where_the_ports_answer_on_another_node_alone_the_tunnel_enters_it(a_session):
+    here = connection(jupyter_host="127.0.0.1", dashboard_host="127.0.0.1")
+    told = replace(a_session, connection=here).describe()
+    assert told["jupyter_url"] == "http://127.0.0.1:8888/lab"
+    assert told["tunnel"][2:4] == ["-J", "ada@login1"]
+    assert told["tunnel"][-1] == "ada@node17"
 
 
 def test_without_connection_there_is_nothing_to_open(a_session):

@@ -26,12 +26,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpclab.connection import Connection
+from hpclab.connection import LOOPBACK, Connection
 from hpclab.errors import ConfigError
 from hpclab.folder import SessionFolder
 from hpclab.inside.environ import rank_environment
-from hpclab.inside.plan import LOOPBACK, Plan, dask_mpi_argv, interface_name
+from hpclab.inside.plan import Plan, dask_mpi_argv, interface_name
 from hpclab.inside.report import announce, report, withdraw
+from hpclab.inside.reverse import Reverse, forget
 from hpclab.job import JobExit
 from hpclab.launchers import het_srun_argv, launcher_argv, without_mpi
 from hpclab.units import counted, format_duration
@@ -129,6 +130,7 @@ class Supervisor:
             raise Ended(JobExit.SESSION_OVER, "the session was stopped before this job began")
         for stale in (folder.over, folder.scheduler, folder.addresses, folder.connection, folder.roster, folder.pulse):
             withdraw(stale)
+        forget(folder)
         # first on PATH, so that `hpclab` and `python` in JupyterLab's terminals are the job's own
         bin_folder = str(Path(sys.executable).parent)
         env = {
@@ -151,8 +153,7 @@ class Supervisor:
             raise Ended(JobExit.ENVIRONMENT, str(error).replace("\n", "; ")) from error
         if not Path(self.root_dir).is_dir():
             raise Ended(JobExit.ENVIRONMENT, f"there is no folder {self.root_dir} for JupyterLab on this node")
-        loopback = self.plan.interface in LOOPBACK
-        ip = "127.0.0.1" if loopback else "0.0.0.0"
+        ip = LOOPBACK if self.plan.on_loopback else "0.0.0.0"
         jupyter = [sys.executable, "-P", "-m", "hpclab.inside.jupyter", folder.path]
         await self.spawn([*jupyter, "--root-dir", self.root_dir, "--ip", ip], env, "jupyter")
         mpiexec = _find_mpiexec(self.mpiexec)
@@ -285,15 +286,15 @@ class Supervisor:
     def announce(self) -> None:
         scheduler, jupyter = self.hellos["scheduler"], self.hellos["jupyter"]
         node = socket.gethostname()
-        loopback = self.plan.interface in LOOPBACK
+        host = LOOPBACK if self.plan.on_loopback else node
         connection = Connection(
             session=self.plan.folder.name,
             job_id=self.plan.job_id,
             node=node,
             scheduler_address=scheduler["address"],
-            jupyter_host="127.0.0.1" if loopback else node,
+            jupyter_host=host,
             jupyter_port=jupyter["port"],
-            dashboard_host="127.0.0.1" if loopback else node,
+            dashboard_host=host,
             dashboard_port=scheduler["dashboard_port"],
             time=time.time(),
         )
@@ -301,11 +302,14 @@ class Supervisor:
             announce(self.plan.folder.connection, connection.to_text())
         except OSError as error:
             self.end(JobExit.ENVIRONMENT, f"{self.plan.folder.connection} cannot be written: {error.strerror}")
+        reverse = Reverse(self.plan.folder, connection, self.processes)
+        self.tasks.append(asyncio.create_task(reverse.watch()))
 
     def withdraw_all(self) -> None:
         folder = self.plan.folder
         for announced in (folder.connection, folder.scheduler, folder.addresses, folder.roster, folder.pulse):
             withdraw(announced)
+        forget(folder)
 
     async def wind_down(self) -> None:
         """Nobody finds us any more; then JupyterLab closes its notebooks, and the scheduler its workers."""
@@ -407,6 +411,7 @@ def _parse() -> Supervisor:
     parser.add_argument("--root-dir", required=True)
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--keep", type=int, default=0)
+    parser.add_argument("--bind", default="network")
     parser.add_argument("--expect-versions", type=from_words, default={})
     given = parser.parse_args()
     plan = Plan(
@@ -418,6 +423,7 @@ def _parse() -> Supervisor:
         death_timeout_s=given.death_timeout,
         interface=interface_name(given.interface, [name for _, name in socket.if_nameindex()]),
         node=socket.gethostname(),
+        bind=given.bind,
     )
     return Supervisor(
         plan=plan,

@@ -22,11 +22,18 @@ class Plan:
     interface: str
     node: str
     """Where the supervisor runs, and rank 0 shall run."""
+    bind: str = "network"
+    """Where JupyterLab and the dashboard listen; `loopback`: on their own node alone."""
 
     @property
     def ranks(self) -> int:
         """Rank 0 is the scheduler and JupyterLab, the others are one worker each."""
         return 1 + self.workers
+
+    @property
+    def on_loopback(self) -> bool:
+        """JupyterLab and the dashboard cannot be reached from other nodes."""
+        return self.bind == "loopback" or self.interface in LOOPBACK
 
 
 def dask_mpi_argv(plan: Plan, python: str) -> list[str]:
@@ -48,7 +55,7 @@ def dask_mpi_argv(plan: Plan, python: str) -> list[str]:
         *["--worker-options", json.dumps(options)],
         *["--name", plan.job_id],
         # the guard turns it on, see inside.scheduler
-        *["--no-dashboard", "--dashboard-address", "127.0.0.1:0" if plan.interface in LOOPBACK else ":0"],
+        *["--no-dashboard", "--dashboard-address", "127.0.0.1:0" if plan.on_loopback else ":0"],
     ]
 
 

@@ -82,6 +82,19 @@ def test_the_dashboard_listens_where_dask_does(interface, dashboard):
     assert ("--interface" in argv) == interface.startswith("lo")
 
 
+@pytest.mark.parametrize(
+    ("bind", "interface", "on_loopback"),
+    [("network", "", False), ("network", "ib0", False), ("network", "lo", True), ("loopback", "ib0", True)],
+)
+def test_who_may_knock_at_the_dashboard_is_not_who_joins_the_scheduler(bind, interface, on_loopback):
+    """Workers of other nodes join, also where web pages are for their own node alone."""
+    plan = replace(PLAN, interface=interface, bind=bind)
+    argv = dask_mpi_argv(plan, "/opt/python")
+    assert plan.on_loopback == on_loopback
+    assert option(argv, "--dashboard-address") == ("127.0.0.1:0" if on_loopback else ":0")
+    assert ("--interface" in argv) == (interface == "lo")
+
+
 def test_it_holds_no_secret():
     assert not [word for word in dask_mpi_argv(PLAN, "/opt/python") if "token" in word or "key" in word]
 
