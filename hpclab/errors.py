@@ -14,6 +14,12 @@
   + NoSuchJob               11   the session has no such job
   + NotRunning              13   the session is not in a state for this
   + SiteUnfit               14   `hpclab doctor` has found a problem
+  + Unreachable             15   a login node cannot be reached, or does not speak
+    + ConnectionLost        16   the connection to it is gone
+  + LoginFailed             17   it does not let us in
+  + HostKeyRefused          18   it has another host key than it had, or one that nobody has confirmed
+  + ForwardingRefused       19   no way leads a tunnel to the session
+  + RemoteUnfit             20   there is no hpclab over there, or an old one
 
 A message says what happened, the evidence, and on its last line what to do next.
 """
@@ -142,3 +148,39 @@ class SiteUnfit(HpclabError):
     """`hpclab doctor` has found a problem, and told it."""
 
     exit_code = 14
+
+
+class Unreachable(HpclabError):
+    """A login node cannot be reached, or does not speak."""
+
+    exit_code = 15
+
+
+class ConnectionLost(Unreachable):
+    """The connection to the login node is gone."""
+
+    exit_code = 16
+
+
+class LoginFailed(HpclabError):
+    """The login node does not let us in."""
+
+    exit_code = 17
+
+
+class HostKeyRefused(HpclabError):
+    """The login node shows another host key than it had, or one that nobody has confirmed."""
+
+    exit_code = 18
+
+
+class ForwardingRefused(HpclabError):
+    """No way leads a tunnel to the session."""
+
+    exit_code = 19
+
+
+class RemoteUnfit(HpclabError):
+    """There is no hpclab on the login node, or one that is too old."""
+
+    exit_code = 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from hpclab.result import Result
 
@@ -34,3 +34,87 @@ class Host(Protocol):
     def make_folder(self, path: str) -> None: ...
     def names(self, folder: str) -> list[str]: ...
     def remove_tree(self, path: str) -> None: ...
+
+
+class Ask(Protocol):
+    """Asks the user, and gives back what was typed; without `echo` it is not shown. LoginFailed: nobody is there."""
+
+    def __call__(self, prompt: str, *, echo: bool = False) -> str: ...
+
+
+class RemoteProcess(Protocol):
+    """A command that runs on a login node. Its streams begin where its own output begins: banners are cut off."""
+
+    stdin: BinaryIO
+    """Unbuffered. Closing it is the end of file over there."""
+    stdout: BinaryIO
+    stderr: BinaryIO
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Its exit status. Raises ConnectionLost, or TookTooLong."""
+        ...
+
+    def close(self) -> None:
+        """Closes all streams, at any time and from any thread: whoever reads or waits comes back."""
+        ...
+
+
+class Forward(Protocol):
+    """A local port on the loopback address that leads to a port as seen from the login node."""
+
+    local_port: int
+
+    @property
+    def refusal(self) -> str:
+        """Why the last connection through it did not get there, in the login node's words; empty: none failed."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class LoginNode(Protocol):
+    """A login node over one SSH connection, authenticated once; all methods from any thread.
+
+    It outlives its connection: `connect` again after a loss, and its forwards go on with the same local ports.
+    """
+
+    destination: str
+    """As the user gave it: USER@HOST, HOST, or a name from ~/.ssh/config."""
+    means: str
+    """`paramiko` or `openssh`."""
+
+    @property
+    def address(self) -> str:
+        """The IP address that it was reached at, and will be reached at again; empty behind a proxy."""
+        ...
+
+    def connect(self, *, timeout_s: float = 30) -> None:
+        """Open the connection, and ask for what must be asked. Does nothing while it is open.
+
+        `timeout_s` is for the network and the sshd to answer, not for the user. Raises Unreachable, LoginFailed or
+        HostKeyRefused; on a reconnect OSError (EADDRINUSE) when a forward's local port was taken meanwhile.
+        """
+        ...
+
+    @property
+    def is_connected(self) -> bool:
+        """As far as is known; a connection that is cut without a word is `open` until `drop` or a keepalive says no."""
+        ...
+
+    def drop(self) -> None:
+        """Give the connection up, without waiting for the other side; forwards stay and wait for `connect`."""
+        ...
+
+    def start(self, argv: Sequence[str], *, prologue: Sequence[str] = ()) -> RemoteProcess:
+        """Run a command there, in the user's home; `prologue` are lines of sh before it. Raises ConnectionLost."""
+        ...
+
+    def forward(self, local_port: int, host: str, port: int) -> Forward:
+        """Listen on 127.0.0.1:local_port (0: any). Raises OSError with EADDRINUSE when it is taken."""
+        ...
+
+    def beyond(self, node: str) -> LoginNode:
+        """A node that is reached through this one (ProxyJump), with the same user and keys; not connected yet."""
+        ...
+
+    def close(self) -> None: ...
