@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hpclab.__about__ import __version__
+
 if TYPE_CHECKING:
     from hpclab.session import Session as Session
 
-__version__ = "0.1.0"
 __all__ = ["Session", "__version__"]
 
 

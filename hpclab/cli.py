@@ -10,29 +10,33 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpclab import __version__
+from hpclab import options
+from hpclab.__about__ import __version__
+from hpclab.bookmarks import Bookmark, Bookmarks
 from hpclab.config import Setting, Settings, Source, config_files, load
+from hpclab.door import door_path, is_open
 from hpclab.errors import CommandError, ConfigError, HpclabError, SiteUnfit, StoreError, TookTooLong, UnreadableOutput
 from hpclab.follow import follow
 from hpclab.growth import parse_shapes
 from hpclab.hosts.local import LocalHost
 from hpclab.interrupts import held_back
+from hpclab.place import place_of, remembered
+from hpclab.progress import Progress
 from hpclab.request import shaped
-from hpclab.session import Session
+from hpclab.session import ALIVE, Session
 from hpclab.show import (
     change_text,
     config_table,
     connection_text,
     doctor_text,
     offers_table,
-    phase_text,
     sessions_table,
     status_text,
     story_text,
@@ -42,6 +46,7 @@ from hpclab.units import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hpclab.afar import Afar
     from hpclab.doctor import Examined
 
 INTERRUPTED = 130
@@ -54,35 +59,42 @@ KEEP_GIVES_UP_AFTER = 60
 
 def main() -> None:
     """Entry point; every error that hpclab can explain becomes a message and its own exit code."""
-    debug = "--debug" in sys.argv
     # a terminal without our dots and dashes shall show the rest
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     # whatever we or the jobs write is the user's alone
     os.umask(0o077)
+    sys.exit(run(sys.argv[1:], debug="--debug" in sys.argv))
+
+
+def run(argv: list[str], *, debug: bool = False) -> int:
+    """One command line; its exit status."""
     try:
-        cli(prog_name="hpclab", standalone_mode=False)
+        cli(argv, prog_name="hpclab", standalone_mode=False)
     except click.exceptions.Abort:
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     except HpclabError as error:
         if debug:
             raise
         click.echo(f"hpclab: {error}", err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except BrokenPipeError:
         # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return 1
     except OSError as error:
         if debug or error.errno != errno.ENOSPC:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         click.echo("hpclab: there is no space left for the output", err=True)
-        sys.exit(1)
+        return 1
+    return 0
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -92,7 +104,8 @@ def cli(debug: bool) -> None:
     """JupyterLab with Dask behind it, on a batch-scheduled cluster.
 
     \b
-    hpclab start --queue local     a session: JupyterLab and Dask in one job
+    hpclab start                   a session: JupyterLab and Dask in one job
+    hpclab start --host LOGIN      the same, said on your laptop: with the tunnel to it
     hpclab add-worker              one more worker, again and again
     hpclab status                  what runs, what waits and why
     hpclab stop                    the end of it all
@@ -112,6 +125,75 @@ def _here() -> str:
         return os.getcwd()
     except OSError as error:
         raise ConfigError("the folder that you are in is gone\ncd to another one, and say it again") from error
+
+
+class Repeatable(click.Command):
+    """A command that can be said elsewhere, as it was said here: its own words are in `ctx.meta["argv"]`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["argv"] = without_host([self.name or "", *args])
+        return super().parse_args(ctx, args)
+
+
+class OfSession(Repeatable):
+    """A command about a session: where that is on a login node, the command is said there, and shown here."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        place = _place(ctx.params.pop("host"), ctx.params.get("name") or "")
+        if place is None:
+            return super().invoke(ctx)
+        sys.exit(_afar(place).run(ctx.meta["argv"]))
+
+
+def without_host(argv: list[str]) -> list[str]:
+    """A command line without its --host."""
+    kept: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word == "--":
+            return [*kept, word, *words]
+        if word == "--host":
+            next(words, None)
+        elif not word.startswith("--host="):
+            kept.append(word)
+    return kept
+
+
+def _afar(place: Bookmark, *, holds: bool = False) -> Afar:
+    from hpclab.afar import Afar
+
+    return Afar(place, _console(stderr=True), holds=holds)
+
+
+def _place(destination: str | None, name: str) -> Bookmark | None:
+    """The login node that a command is for; None: this machine."""
+    bookmarks = Bookmarks(_host()).all()
+    settings = _settings_of(destination)
+    name = name or os.environ.get("HPCLAB_SESSION", "")
+    if settings.host:
+        return place_of(settings, name, bookmarks)
+    if destination is not None or not bookmarks or "HPCLAB_HOST" in os.environ:
+        return None
+    folder = f"{_host().home}/ssh"
+    return remembered(
+        name, _names_here(name), bookmarks, is_held=lambda bookmark: is_open(door_path(folder, bookmark.destination))
+    )
+
+
+def _settings_of(destination: str | None) -> Settings:
+    """The user's; a mistake in a config file must not stand between people and the sessions on this machine."""
+    try:
+        return _settings(host=destination)
+    except ConfigError:
+        if destination is not None or os.environ.get("HPCLAB_HOST"):
+            raise
+        return load({}, [], {})[0]
+
+
+def _names_here(name: str) -> list[str]:
+    """This machine's sessions that may be meant: the named one, else those that are alive."""
+    found = Session.all(_host(), load({}, [], {})[0])
+    return [s["name"] for s in found if (s["name"] == name if name else s["state"] in ALIVE)]
 
 
 def _host() -> LocalHost:
@@ -137,73 +219,39 @@ def _print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-_name = click.argument("name", required=False)
-_of_session = click.option(
-    "-s", "--session", "name", metavar="NAME", help="The session; needed if several are running."
-)
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-_profile = click.option("--profile", metavar="NAME", help="Use [profile.NAME] of your config.")
-
-
-def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Several options as one decorator, shown in this order."""
-
-    def decorate(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-def _list_option(name: str, key: str, *, metavar: str, help: str) -> Callable[[Any], Any]:
-    """One that may be given several times; not given, it is None, and the config's list stands."""
-    return click.option(
-        name, key, metavar=metavar, multiple=True, help=help, callback=lambda _, __, value: list(value) or None
-    )
-
-
-_resources = _options(
-    click.option(
-        "-q", "--queue", metavar="SYSTEM[:QUEUE]", help="The batch system, and a queue of it. [default: auto]"
-    ),
-    click.option("-N", "--nodes", metavar="N", help="Nodes of the main job."),
-    click.option("-w", "--workers", metavar="N", help="Dask workers in the main job."),
-    click.option("-c", "--cores", metavar="N", help="Cores of each worker."),
-    click.option("-m", "--memory", metavar="SIZE", help="Memory of each worker, such as 4G."),
-    click.option("-G", "--gpus", metavar="N", help="GPUs of each worker."),
-    click.option("-t", "--walltime", metavar="TIME", help="How long the session may run, such as 2h or 1:30:00."),
-    click.option("-A", "--account", metavar="NAME", help="Whom the time is charged to."),
-    click.option("--qos", metavar="NAME", help="Quality of service."),
-    click.option("--constraint", metavar="TEXT", help="What the nodes must have, in the batch system's words."),
-    click.option("--interface", metavar="NAME", help="The network for Dask, such as ib0."),
-)
-_environment = _options(
-    _list_option("--module", "modules", metavar="NAME", help="Load a module; may be given again."),
-    click.option("--conda", metavar="ENV", help="Activate a conda environment, by name or folder."),
-    click.option("--venv", metavar="FOLDER", help="Activate a virtual environment."),
-    _list_option("--export", "export", metavar="NAME=VALUE", help="Set a variable; may be given again."),
-    click.option("--container", metavar="IMAGE", help="Run the jobs in an Apptainer or Singularity image."),
-    _list_option("--bind", "binds", metavar="PATH", help="What the container sees besides home; may be given again."),
-    click.option("--python", metavar="PATH", help="The Python of the jobs."),
-)
+NOT_FOR_THE_CLUSTER = {"host", "ssh", "remote_python", "remote_prologue", "profile"}
+"""Options that mean something at the laptop alone."""
 
 
 @cli.command()
 @click.option("--name", default="", help="The session's name. [default: a new one]")
-@_resources
+@options.resources
 @click.option("--fit", metavar="SHAPES", help="Take what starts soonest of several NODESxCORES, such as 1x4,1x16,4x16.")
 @click.option("--keep", metavar="N", help="Keep N added workers through the session.")
-@_environment
-@_profile
-@_json
-def start(name: str, fit: str | None, as_json: bool, **given: Any) -> None:
+@click.option("--bind", metavar="NET", help="Who reaches JupyterLab: the cluster's network, or its node's loopback.")
+@options.environment
+@options.profile
+@options.tunnel
+@options.json
+def start(
+    name: str, fit: str | None, as_json: bool, no_tunnel: bool, no_browser: bool, bell: bool, **given: Any
+) -> None:
     """Start a session, and print how to connect.
 
     Submits its main job and follows it until JupyterLab answers. The session goes on when this command ends, also when
     it is interrupted.
+
+    With --host it does so on a login node, from your own machine; opens the tunnel and your browser; and holds the
+    tunnel, over lost connections and a laptop's sleep, until Ctrl-C.
     """
-    settings = _settings(**given)
+    settings, chosen = _load(given)
+    if settings.host:
+        from hpclab.afar import Wishes
+
+        wishes = Wishes(as_json=as_json, browser=not no_browser, tunnel=not no_tunnel, bell=bell)
+        told = {s.key: s.value for s in chosen if s.source > Source.SITE and s.key not in NOT_FOR_THE_CLUSTER}
+        _afar(place_of(settings, "", []), holds=True).start(told, name=name, fit=fit or "", wishes=wishes)
+        return
     if fit:
         settings = _fitted(settings, fit)
     with held_back() as let_through:
@@ -211,6 +259,8 @@ def start(name: str, fit: str | None, as_json: bool, **given: Any) -> None:
         with _interruptible(session):
             let_through()
             _follow(session)
+    if bell:
+        click.echo("\a", nl=False, err=True)
     described = session.describe_with_secrets()
     if as_json:
         _print_json(described)
@@ -252,25 +302,14 @@ def _interruptible(session: Session) -> Iterator[None]:
 
 
 def _follow(session: Session, *, although_hopeless: bool = False) -> None:
-    from rich.markup import escape
-
-    console = _console(stderr=True)
-    console.print(f"session {session.name}", markup=False)
-    shown = ""
-    with console.status("submitted") as line:
+    progress = Progress(_console(stderr=True))
+    progress.say(f"session {session.name}")
+    with progress.shown():
         for phase in follow(session, although_hopeless=although_hopeless):
-            text = phase_text(phase)
-            if phase.what != "queued":
-                console.print(f"  {text}", markup=False)
-                line.update("on its way")
-            elif console.is_terminal:
-                line.update(escape(text))
-            elif phase.text != shown:
-                console.print(f"  {text}", markup=False)
-                shown = phase.text
+            progress.tell(phase)
 
 
-@cli.command("add-worker")
+@cli.command("add-worker", cls=OfSession)
 @click.option("-n", "--count", type=click.IntRange(1, 10000), default=1, show_default=True, help="How many such jobs.")
 @click.option("-c", "--cores", metavar="N", help="Cores of each worker.")
 @click.option("-m", "--memory", metavar="SIZE", help="Memory of each worker.")
@@ -278,8 +317,9 @@ def _follow(session: Session, *, although_hopeless: bool = False) -> None:
 @click.option("-t", "--walltime", "worker_walltime", metavar="TIME", help="How long the job may run.")
 @click.option("--workers-per-job", metavar="N", help="Dask workers in each job.")
 @click.option("--anyway", is_flag=True, help="Also when the last ones failed to start.")
-@_of_session
-@_json
+@options.of_session
+@options.json
+@options.host
 def add_worker(name: str | None, count: int, anyway: bool, as_json: bool, **given: Any) -> None:
     """Submit a small job whose worker joins the session.
 
@@ -303,9 +343,10 @@ def add_worker(name: str | None, count: int, anyway: bool, as_json: bool, **give
         click.echo(f"submitted {told} to {session.name}; see them with `hpclab status`")
 
 
-@cli.command("remove-worker")
+@cli.command("remove-worker", cls=OfSession)
 @click.argument("job_id", metavar="JOB")
-@_of_session
+@options.of_session
+@options.host
 def remove_worker(name: str | None, job_id: str) -> None:
     """Let a job's workers hand over their data and leave.
 
@@ -314,9 +355,10 @@ def remove_worker(name: str | None, job_id: str) -> None:
     click.echo(_session(name).remove_worker(job_id))
 
 
-@cli.command()
+@cli.command(cls=OfSession)
 @click.argument("workers", type=click.IntRange(0, 10000))
-@_of_session
+@options.of_session
+@options.host
 def scale(name: str | None, workers: int) -> None:
     """Grow or shrink to a number of workers in all.
 
@@ -328,9 +370,10 @@ def scale(name: str | None, workers: int) -> None:
         click.echo(change_text(session.scale(workers)))
 
 
-@cli.command()
+@cli.command(cls=OfSession)
 @click.argument("workers", type=click.IntRange(1, 10000))
-@_of_session
+@options.of_session
+@options.host
 def keep(name: str | None, workers: int) -> None:
     """Keep a number of added workers, until Ctrl-C.
 
@@ -358,10 +401,11 @@ def keep(name: str | None, workers: int) -> None:
         return
 
 
-@cli.command()
-@_name
+@cli.command(cls=OfSession)
+@options.name
 @click.option("--watch", is_flag=True, help="Look again every two seconds, until Ctrl-C.")
-@_json
+@options.json
+@options.host
 def status(name: str | None, watch: bool, as_json: bool) -> None:
     """The session's jobs, and whether their workers joined."""
     if watch and as_json:
@@ -369,7 +413,7 @@ def status(name: str | None, watch: bool, as_json: bool) -> None:
     session = _session(name, or_latest=True)
     if as_json:
         _print_json(session.describe())
-    elif watch and not sys.stdout.isatty():
+    elif watch and not _console().is_terminal:
         while True:
             _console().print(status_text(session.describe()))
             sys.stdout.flush()
@@ -389,23 +433,55 @@ def status(name: str | None, watch: bool, as_json: bool) -> None:
 
 
 @cli.command("list")
-@_json
-def list_sessions(as_json: bool) -> None:
+@click.option("--host", metavar="[USER@]HOST", help="Those of a login node.")
+@click.option("--all-hosts", is_flag=True, help="Also those of every login node that you have sessions on.")
+@options.json
+def list_sessions(host: str | None, all_hosts: bool, as_json: bool) -> None:
     """All your sessions."""
+    if host and all_hosts:
+        raise click.UsageError("--host is one of them, --all-hosts all: say one of them")
+    settings = _settings_of(host)
+    if not all_hosts and settings.host:
+        place = place_of(settings, "", [])
+        sys.exit(_afar(place).run(["list", *(["--json"] if as_json else [])]))
     found = Session.all(_host(), load({}, [], {})[0])
+    bookmarks = Bookmarks(_host()).all()
+    silent: list[str] = []
+    if all_hosts:
+        from hpclab.afar import sessions_everywhere
+
+        places = {bookmark.destination: bookmark for bookmark in bookmarks}
+        if settings.host:
+            places.setdefault(settings.host, place_of(settings, "", []))
+        for destination, answer in sessions_everywhere(list(places.values()), _console(stderr=True)).items():
+            if isinstance(answer, HpclabError):
+                silent.append(str(answer).splitlines()[0])
+            else:
+                found += [{**described, "host": destination} for described in answer]
+                alive = {described["name"] for described in answer if described["state"] in ALIVE}
+                on_it = [bookmark for bookmark in bookmarks if bookmark.destination == destination]
+                Bookmarks(_host()).forget([bookmark for bookmark in on_it if bookmark.name not in alive])
     if as_json:
         _print_json(found)
     elif found:
         _console().print(sessions_table(found))
-    else:
+    elif bookmarks and not all_hosts:
+        click.echo("no sessions on this machine")
+    elif not silent:
         click.echo("no sessions; start one with `hpclab start`")
+    for told in silent:
+        click.echo(told, err=True)
+    if bookmarks and not all_hosts and not as_json:
+        known = ", ".join(f"{bookmark.name} on {bookmark.destination}" for bookmark in bookmarks)
+        click.echo(f"elsewhere, the last time: {known}; `hpclab list --all-hosts` asks there")
 
 
-@cli.command()
+@cli.command(cls=OfSession)
 @click.argument("job_id", metavar="[JOB]", required=False, default="")
 @click.option("-n", "--lines", type=click.IntRange(1), default=50, show_default=True, help="How many lines.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as the log grows, until Ctrl-C.")
-@_of_session
+@options.of_session
+@options.host
 def logs(name: str | None, job_id: str, lines: int, follow: bool) -> None:
     """The end of a job's log.
 
@@ -419,10 +495,11 @@ def logs(name: str | None, job_id: str, lines: int, follow: bool) -> None:
         return
 
 
-@cli.command()
+@cli.command(cls=OfSession)
 @click.argument("job_id", metavar="[JOB]", required=False, default="")
-@_of_session
-@_json
+@options.of_session
+@options.json
+@options.host
 def why(name: str | None, job_id: str, as_json: bool) -> None:
     """The story of one job: what happened, and why it ended.
 
@@ -440,9 +517,9 @@ def why(name: str | None, job_id: str, as_json: bool) -> None:
 @click.argument("which", type=click.Choice(["start", "add-worker"]))
 @click.option("--name", default="my-session", help="The session's name.")
 @click.option("--by-hand", is_flag=True, help="One that makes its session itself, to be submitted with sbatch or qsub.")
-@_resources
-@_environment
-@_profile
+@options.resources
+@options.environment
+@options.profile
 def script(which: str, name: str, by_hand: bool, **given: Any) -> None:
     """Print a job script, and submit nothing.
 
@@ -473,18 +550,27 @@ def prepare(name: str, **given: Any) -> None:
 
 
 @cli.command()
-@_name
-@_json
-def attach(name: str | None, as_json: bool) -> None:
-    """Print again how to connect.
+@options.name
+@options.tunnel
+@options.json
+def attach(name: str | None, host: str | None, as_json: bool, no_tunnel: bool, no_browser: bool, bell: bool) -> None:
+    """Print again how to connect; from your own machine, open the tunnel again.
 
     A session that is still coming up is followed first.
     """
+    if place := _place(host, name or ""):
+        from hpclab.afar import Wishes
+
+        wishes = Wishes(as_json=as_json, browser=not no_browser, tunnel=not no_tunnel, bell=bell)
+        _afar(place, holds=True).attach(wishes)
+        return
     session = _session(name)
     if session.describe()["state"] in ("queued", "held", "starting"):
         with _interruptible(session):
             _follow(session, although_hopeless=True)
     session.check_running()
+    if bell:
+        click.echo("\a", nl=False, err=True)
     described = session.describe_with_secrets()
     if as_json:
         _print_json(described)
@@ -492,8 +578,9 @@ def attach(name: str | None, as_json: bool) -> None:
         _console().print(connection_text(described), markup=False)
 
 
-@cli.command()
-@_name
+@cli.command(cls=OfSession)
+@options.name
+@options.host
 def stop(name: str | None) -> None:
     """End a session: cancel all its jobs, running or queued.
 
@@ -512,8 +599,8 @@ def stop(name: str | None) -> None:
 
 
 @cli.command()
-@_profile
-@_json
+@options.profile
+@options.json
 def config(as_json: bool, **given: Any) -> None:
     """Every option, its value, and where that comes from."""
     _, chosen = _load(given)
@@ -523,12 +610,13 @@ def config(as_json: bool, **given: Any) -> None:
         _console().print(config_table(chosen))
 
 
-@cli.command()
+@cli.command(cls=Repeatable)
 @click.option("--probe", is_flag=True, help="Also send a short job, and look at a compute node.")
-@_resources
-@_environment
-@_profile
-@_json
+@options.resources
+@options.environment
+@options.profile
+@options.host
+@options.json
 def doctor(probe: bool, as_json: bool, **given: Any) -> None:
     """What this site has, what is wrong with it, and a config file for it.
 
@@ -540,6 +628,9 @@ def doctor(probe: bool, as_json: bool, **given: Any) -> None:
     from hpclab.site_profile import describe
 
     settings, chosen = _load(given)
+    if settings.host:
+        argv = click.get_current_context().meta["argv"]
+        sys.exit(_afar(place_of(settings, "", [])).doctor(argv, as_json=as_json))
     decided = {setting.key: setting for setting in chosen if setting.source is not Source.DEFAULT}
     with _console(stderr=True).status("looking at this machine"):
         examined = examine(_host(), settings, decided)
@@ -555,6 +646,14 @@ def doctor(probe: bool, as_json: bool, **given: Any) -> None:
         sys.exit(INTERRUPTED)
     if described["problems"]:
         raise SiteUnfit(f"{counted(described['problems'], 'problem')} found\nwhat to do stands beside each of them")
+
+
+@cli.command(hidden=True)
+def agent() -> None:
+    """Answer one request of somebody's hpclab at a laptop."""
+    from hpclab.agent import serve
+
+    serve(run)
 
 
 def _interrupted(*_: object) -> None:

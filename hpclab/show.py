@@ -77,6 +77,33 @@ def connection_text(described: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def opened_text(described: dict[str, Any]) -> str:
+    """The same where the tunnel is open and held by us."""
+    name = described["name"]
+    lines = ["", f"{name} is running on {described['node']}, and the tunnel to it is open", ""]
+    lines += [f"  JupyterLab  {described['jupyter_url']}", f"  dashboard   {described['dashboard_url']}"]
+    lines += ["", "leave this running: Ctrl-C closes the tunnel, and the session goes on"]
+    lines += ["any ssh can do the same:", "", f"  {shlex.join(described['tunnel'])}"]
+    lines += ["", "in another terminal"]
+    lines += [f"  {f'hpclab {command.format(name=name)}':<{26 + len(name)}}{meaning}" for command, meaning in NEXT]
+    return "\n".join([*lines, ""])
+
+
+def interrupted_text(name: str, destination: str, *, is_up: bool) -> str:
+    """What Ctrl-C has left, and how to go on."""
+    if not name:
+        return f"interrupted; if a job was submitted before that, you find it by: hpclab list --host {destination}"
+    what = "the tunnel is closed" if is_up else "interrupted"
+    return "\n".join(
+        [
+            f"{what}; the session {name} goes on",
+            "",
+            f"  hpclab attach {name}    {'the tunnel again' if is_up else 'follow it, and open the tunnel'}",
+            f"  hpclab stop {name}      {'end it' if is_up else 'cancel it'}",
+        ]
+    )
+
+
 def status_text(described: dict[str, Any]) -> Group:
     from rich.console import Group
     from rich.text import Text
@@ -152,11 +179,14 @@ def _likeness(job: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def sessions_table(found: Sequence[dict[str, Any]]) -> Group:
+    """With a column for the host where one is told."""
     from rich.console import Group
 
+    has_hosts = any("host" in described for described in found)
     rows = [
         (
             described["name"],
+            *([described.get("host", "this machine")] if has_hosts else []),
             _coloured(described["state"]),
             described["queue"],
             _short_name(described["node"]),
@@ -165,7 +195,9 @@ def sessions_table(found: Sequence[dict[str, Any]]) -> Group:
         )
         for described in found
     ]
-    table = _table(("session", "state", "queue", "node", "workers", "left"), rows, right=(4, 5), shrink=(2, 3))
+    columns = ("session", *(["host"] if has_hosts else []), "state", "queue", "node", "workers", "left")
+    last = len(columns)
+    table = _table(columns, rows, right=(last - 2, last - 1), shrink=(1, last - 4, last - 3) if has_hosts else (2, 3))
     return Group(table, _reasons([(described["name"], described) for described in found]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -15,10 +16,12 @@ from types import SimpleNamespace
 import click
 import pytest
 from fixtures import CREDENTIALS, NOON, job_record, session_record, settings
+from login_here import STUB, LoginHere, a_users_home
 from test_errors import CLASSES
 from test_view import GOLDEN
 
 from hpclab import cli
+from hpclab.bookmarks import Bookmark, Bookmarks
 from hpclab.errors import CommandError, HpclabError
 from hpclab.hosts import Result
 from hpclab.hosts.local import LocalHost
@@ -28,22 +31,6 @@ from hpclab.store import Store
 
 README = Path(__file__).parents[1] / "README.md"
 COMMANDS = sorted(name for name, command in cli.cli.commands.items() if not command.hidden)
-
-STUB = f"""#!{sys.executable}
-import os, sys
-from hpclab.connection import Connection
-from hpclab.folder import SessionFolder
-from hpclab.inside.report import announce, report
-module, folder, job_id = sys.argv[3], SessionFolder(sys.argv[4]), os.environ["HPCLAB_JOB_ID"]
-print("hello from", module)
-if module == "hpclab.inside.main_job":
-    report(folder, job_id, "scheduler", address="tls://127.0.0.1:1")
-    report(folder, job_id, "jupyter", port=2)
-    here = Connection(session=folder.name, job_id=job_id, node="node17", scheduler_address="tls://127.0.0.1:1",
-                      jupyter_host="127.0.0.1", jupyter_port=2, dashboard_host="127.0.0.1", dashboard_port=3, time=1.0)
-    announce(folder.connection, here.to_text())
-os.execvp("sleep", ["sleep", "300"])
-"""
 
 
 @dataclass(frozen=True)
@@ -446,7 +433,9 @@ def test_flags_reach_the_script(hpclab, args, lines):
 
 
 def test_a_script_runs_in_the_container(hpclab):
-    text = hpclab("script", "add-worker", "--container", "my image.sif", "--bind", "/data", "--bind", "/x").stdout
+    text = hpclab(
+        "script", "add-worker", "--container", "my image.sif", "--container-bind", "/data", "--container-bind", "/x"
+    ).stdout
     assert "--bind /data --bind /x 'my image.sif'" in text
     assert text.splitlines()[-1].startswith("hpclab_run python -P -m hpclab.inside.worker_job ")
 
@@ -596,3 +585,178 @@ def test_nobody_else_can_read_what_a_session_writes(hpclab, home, a_stub):
     assert hpclab("start", "--name", "calm-otter").exit_code == 0
     paths = [home / "hpclab", *(home / "hpclab").rglob("*")]
     assert [path for path in paths if path.stat().st_mode & 0o077] == []
+
+
+# on a login node
+
+
+@pytest.fixture
+def logins(home, tmp_path_factory, monkeypatch):
+    """Login nodes, each made when it is asked for, with a home of its own; those called `silent` do not answer."""
+    made: dict[str, LoginHere] = {}
+    with contextlib.ExitStack() as homes:
+
+        def login_node(by, **_) -> LoginHere:
+            destination = by.config.destination
+            if destination not in made:
+                env = homes.enter_context(a_users_home(tmp_path_factory.mktemp("there")))
+                made[destination] = LoginHere(env, destination, is_silent="silent" in destination)
+            return made[destination]
+
+        monkeypatch.setattr("hpclab.afar.login_node", login_node)
+        monkeypatch.setenv("HPCLAB_REMOTE_PYTHON", sys.executable)
+        yield made
+        for login in made.values():
+            login.close()
+
+
+@pytest.mark.parametrize(
+    ("argv", "kept"),
+    [
+        (["status", "--host", "x", "--watch"], ["status", "--watch"]),
+        (["status", "--host=x"], ["status"]),
+        (["status", "--host"], ["status"]),
+        (["logs", "-n", "3", "--host", "x", "-f"], ["logs", "-n", "3", "-f"]),
+        (["status", "--", "--host", "x"], ["status", "--", "--host", "x"]),
+        (["status", "--hostile"], ["status", "--hostile"]),
+    ],
+)
+def test_a_command_is_said_there_without_its_host(argv, kept):
+    assert cli.without_host(argv) == kept
+
+
+ABOUT_SESSIONS = [
+    *(["status"], ["status", "calm-otter"], ["list"], ["logs"], ["why"], ["stop"], ["attach"], ["start"], ["doctor"]),
+    *(["add-worker"], ["remove-worker", "1"], ["scale", "2"], ["keep", "2"]),
+]
+
+
+@pytest.mark.parametrize("where", ["flag", "variable", "config"])
+@pytest.mark.parametrize("argv", ABOUT_SESSIONS, ids=" ".join)
+def test_every_command_goes_to_the_host_that_is_said(hpclab, home, logins, monkeypatch, argv, where):
+    if where == "variable":
+        monkeypatch.setenv("HPCLAB_HOST", "ada@silent")
+    if where == "config":
+        (home / "config/hpclab").mkdir(parents=True)
+        (home / "config/hpclab/config.toml").write_text('host = "ada@silent"\n')
+    answer = hpclab(*argv, *(["--host", "ada@silent"] if where == "flag" else []))
+    assert (answer.exit_code, answer.stdout) == (15, "")
+    assert "ada@silent does not answer" in answer.stderr
+    assert made(home) == []
+
+
+@pytest.mark.parametrize("argv", ABOUT_SESSIONS, ids=" ".join)
+@pytest.mark.parametrize("host", ["-oProxyCommand=x", "a b", "login\n", "ada@", "@login", "a;b", "$(x)", " ", "ada@-x"])
+def test_a_strange_host_is_refused_before_anything_runs(hpclab, logins, monkeypatch, argv, host):
+    def runs(*_, **__):
+        raise AssertionError("something runs")
+
+    monkeypatch.setattr(subprocess, "Popen", runs)
+    answer = hpclab(*argv, f"--host={host}")
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert answer.stderr.startswith("hpclab: the destination")
+    assert logins == {}
+
+
+def test_what_is_said_there_is_shown_here(hpclab, logins):
+    assert hpclab("list", "--host", "ada@login", "--json").json == []
+    answer = hpclab("status", "bold-heron", "--host", "ada@login")
+    assert (answer.exit_code, answer.stdout) == (8, "")
+    assert "no session 'bold-heron'" in answer.stderr
+    assert hpclab("status", "--nonsense", "--host", "ada@login").exit_code == 2
+
+
+def test_a_session_is_found_again_where_it_was_started(hpclab, logins):
+    started = hpclab("start", "--host", "ada@login", "--name", "calm-otter", "--no-tunnel")
+    assert started.exit_code == 0
+    assert "ssh -N -L 8888:127.0.0.1:2 -L 8787:127.0.0.1:3" in started.stdout
+    assert hpclab("status", "calm-otter", "--json").json["state"] == "running"
+    assert hpclab("status", "--json").json["name"] == "calm-otter"
+    assert "submitted 2 to calm-otter" in hpclab("add-worker", "-s", "calm-otter").stdout
+    assert "ssh -N -L" in hpclab("attach", "calm-otter", "--no-tunnel").stdout
+    assert "calm-otter has ended" in hpclab("stop", "calm-otter").stdout
+    asked = len(logins["ada@login"].processes)
+    assert hpclab("status", "calm-otter").exit_code == 8
+    assert len(logins["ada@login"].processes) == asked  # it is forgotten
+
+
+def test_a_session_that_could_not_be_started_there(hpclab, logins):
+    answer = hpclab("start", "--host", "ada@login", "--no-tunnel", "--name", "calm-otter", "--queue", "nonsense")
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert "nonsense" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_all_hosts_are_listed_and_one_that_is_silent_is_told(hpclab, home, logins, an_ended_session):
+    assert hpclab("start", "--host", "ada@login", "--name", "bold-heron", "--no-tunnel").exit_code == 0
+    Bookmarks(LocalHost(os.environ)).keep(Bookmark(name="keen-lynx", destination="ada@silent"))
+    answer = hpclab("list", "--all-hosts", "--json")
+    assert answer.exit_code == 0
+    assert [(s["name"], s.get("host")) for s in answer.json] == [("calm-otter", None), ("bold-heron", "ada@login")]
+    assert "ada@silent does not answer" in answer.stderr
+    hpclab("stop", "bold-heron")
+
+
+@pytest.mark.parametrize("noise", ["echo nonsense", "echo '[{]'", "kill -9 $$"])
+def test_all_hosts_are_listed_although_one_talks_nonsense(hpclab, logins, tmp_path, monkeypatch, noise):
+    there = tmp_path / "there"
+    hello = json.dumps({"hello": {"hpclab": "0.1.0", "protocol": 1, "host": "login1"}})
+    there.write_text(f"#!/bin/sh\nread -r request\necho '{hello}'\n{noise}\n")
+    there.chmod(0o755)
+    Bookmarks(LocalHost(os.environ)).keep(Bookmark(name="keen-lynx", destination="ada@login", python=str(there)))
+    answer = hpclab("list", "--all-hosts", "--json")
+    assert (answer.exit_code, answer.json) == (0, [])
+    assert answer.stderr
+
+
+def test_one_host_or_all_of_them(hpclab):
+    assert hpclab("list", "--all-hosts", "--host", "ada@login").exit_code == 2
+
+
+def test_a_mistake_in_a_config_file_hides_no_session_of_this_machine(hpclab, home, an_ended_session):
+    (home / "config/hpclab").mkdir(parents=True)
+    (home / "config/hpclab/config.toml").write_text("host = [\n")
+    assert hpclab("status", "--json").json["name"] == an_ended_session
+    assert hpclab("list", "--json").json[0]["name"] == an_ended_session
+
+
+@pytest.mark.parametrize(("option", "value"), [("ssh", "putty"), ("bind", "everywhere")])
+def test_options_of_the_way_there_have_their_words(hpclab, monkeypatch, option, value):
+    monkeypatch.setenv(f"HPCLAB_{option.upper()}", value)
+    answer = hpclab("start")
+    assert answer.exit_code == 2
+    assert f"{option} must be one of" in answer.stderr
+
+
+# what is imported
+
+ON_WINDOWS = """
+import os, signal, sys
+os.environ["USERNAME"] = "ada"
+for name in ("fcntl", "pwd", "grp", "termios", "resource", "pty", "tty", "syslog"):
+    sys.modules[name] = None
+for name in ("SIGHUP", "SIGQUIT", "SIGKILL", "SIGUSR1", "SIGCHLD", "pthread_sigmask", "pthread_kill"):
+    vars(signal).pop(name, None)
+for name in ("getuid", "geteuid", "getgid", "fork", "getpgid", "killpg", "setsid", "uname", "register_at_fork"):
+    vars(os).pop(name, None)
+import socket
+vars(socket).pop("AF_UNIX", None)
+"""
+
+
+@pytest.mark.parametrize("module", ["afar", "cli", "remote", "tunnel", "hosts.ssh", "hosts.openssh", "login", "door"])
+def test_a_laptop_need_not_have_what_posix_has(home, module):
+    code = f"{ON_WINDOWS}\nimport hpclab.{module}\nfrom hpclab import cli\nsys.exit(cli.run(['list', '--json']))"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["status"], ["list"], ["start", "--help"]], ids=" ".join)
+def test_ssh_is_imported_only_where_it_is_used(home, argv):
+    code = f"""
+import sys
+from hpclab import cli
+cli.run({argv!r})
+print([name for name in sys.modules if name.split(".")[0] in ("paramiko", "distributed", "dask", "jupyter_server")])"""
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=30)
+    assert done.stdout.splitlines()[-1] == "[]"

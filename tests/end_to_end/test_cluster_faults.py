@@ -369,7 +369,8 @@ def test_a_worker_that_was_held_beyond_the_end_leaves_at_once(a_cluster: Cluster
     record = a_cluster.on("login").file("/home/ada/.hpclab/sessions/too-late/add-one-worker.sh")
     record.write_text(record.read_text().replace("#SBATCH --no-requeue", "#SBATCH --no-requeue\n#SBATCH --hold"))
     (worker,) = session.add_worker(until_joined=False)
-    assert until(session.is_in("held", worker), within_s=TOLD_WITHIN_S, what="a held worker")["reason"] == "held by its owner (JobHeldUser)"
+    held = until(session.is_in("held", worker), within_s=TOLD_WITHIN_S, what="a held worker")
+    assert held["reason"] == "held by its owner (JobHeldUser)"
     a_cluster.on("login").run(["scancel", session.main_id])
     until(lambda: session.status()["state"] == "ended", within_s=TOLD_WITHIN_S, what="the session's end")
     a_cluster.on("login").run(["scontrol", "release", worker])

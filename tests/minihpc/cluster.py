@@ -202,6 +202,7 @@ def little_cluster(
         "MINIHPC_SLURM_EXTRA": slurm_conf,
         "MINIHPC_SECOND_NET": " ".join(second_network),
         "MINIHPC_PATH": str(environment / "bin"),
+        "MINIHPC_LAPTOP_PATH": f"{environment}-laptop/bin",
         "MINIHPC_OVERLAY": str(gridengine) if batch == "sge" else "",
     }
     keeper = subprocess.Popen(

@@ -13,7 +13,7 @@ conf_host() { # HOST
 }
 
 conf_etc() { # HOST: a private copy of /etc, with its own names and users
-    local h=$1 d etc u id hash n
+    local h=$1 d etc u id hash n path=$MINIHPC_PATH
     d=$(host_dir "$h"); etc=$d/etc
     rm -rf "$d"; mkdir -p "$d"/{log/slurm,spool/slurmctld,spool/slurmd,tmp}
     chmod 1777 "$d/tmp"; chmod 755 "$d" "$d"/{log,spool}
@@ -39,8 +39,9 @@ conf_etc() { # HOST: a private copy of /etc, with its own names and users
     rm -f "$etc/resolv.conf"; : >"$etc/resolv.conf"
     sed -i 's/^hosts:.*/hosts: files/' "$etc/nsswitch.conf"     # no DNS time-outs
     rm -f "$etc/nologin"
+    [ "$h" != laptop ] || path=$MINIHPC_LAPTOP_PATH
     # what a test puts into /srv/bin comes before all else
-    printf 'PATH=%s:$PATH\n' "/srv/bin${MINIHPC_PATH:+:$MINIHPC_PATH}" >"$etc/profile.d/minihpc.sh"
+    printf 'PATH=%s:$PATH\n' "/srv/bin${path:+:$path}" >"$etc/profile.d/minihpc.sh"
     hash=$(perl -e 'print crypt($ARGV[0], "\$6\$minihpc\$")' "$PASSWORD")
     for u in $CLUSTER_USERS; do
         id=${u#*:} u=${u%:*}

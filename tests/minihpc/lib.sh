@@ -10,6 +10,7 @@ MINIHPC_NODES=${MINIHPC_NODES:-"node1 node2 node3"}
 MINIHPC_BATCH=${MINIHPC_BATCH:-slurm}       # slurm | sge | none
 MINIHPC_SECOND_NET=${MINIHPC_SECOND_NET:-}  # the nodes that also have an eth1, 10.78.1.x
 MINIHPC_PATH=${MINIHPC_PATH:-}              # folders that login shells have first on PATH
+MINIHPC_LAPTOP_PATH=${MINIHPC_LAPTOP_PATH:-} # the same on the laptop
 MINIHPC_OVERLAY=${MINIHPC_OVERLAY:-}        # folders of unpacked packages, laid over /usr inside the hosts
 MINIHPC_SLURM_EXTRA=${MINIHPC_SLURM_EXTRA:-} # more lines for slurm.conf
 export MINIHPC_BATCH MINIHPC_OVERLAY

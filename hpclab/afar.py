@@ -1,0 +1,296 @@
+"""The command line's part at a laptop: it connects, asks hpclab on the login node, and holds the tunnel."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from hpclab.asking import Asking
+from hpclab.bookmarks import Bookmark, Bookmarks
+from hpclab.browser import forget_page, has_browser, open_page
+from hpclab.door import Door, Visitor
+from hpclab.errors import ConnectionLost, HpclabError, NoSuchSession, Unreachable, UnreadableOutput
+from hpclab.follow import Phase
+from hpclab.hosts import LoginNode
+from hpclab.hosts.local import LocalHost
+from hpclab.login import Means, login_node, means
+from hpclab.names import check_name
+from hpclab.progress import Progress
+from hpclab.remote import Answers, Remote
+from hpclab.show import connection_text, interrupted_text, opened_text
+from hpclab.tunnel import Notice, Tunnel
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+INTERRUPTED = 130
+JUPYTER_PORT, DASHBOARD_PORT = 8888, 8787
+CHANGES = ("add-worker", "scale")
+"""Commands that must not be carried out twice; all others may."""
+TRY_AGAIN_S = (1, 2, 4, 8, 15)
+FAREWELL_S = 15
+"""For other terminals' commands, when the session has ended."""
+QUICK_S, QUICK_LOSSES = 10, 5
+"""So many losses in a row, each so soon, and it is not the network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What the user wants besides the session."""
+
+    as_json: bool = False
+    browser: bool = True
+    tunnel: bool = True
+    bell: bool = False
+
+
+class Afar:
+    """A login node, seen from this machine, by one user's command line."""
+
+    def __init__(self, place: Bookmark, console: Console, *, holds: bool = False) -> None:
+        """`place` has no session's name where none is known yet; `holds`: it is to hold a tunnel."""
+        self.host = LocalHost(os.environ)
+        self.place = place
+        self.console = console
+        self.bookmarks = Bookmarks(self.host)
+        self._links = ("", "")
+        """That were shown last."""
+        self.means: Means = means(place.destination, place.ssh)
+        self._folder = _private(self.host, "ssh")
+        own = login_node(self.means, folder=self._folder, ask=Asking(os.environ), tell=self._say, address=place.address)
+        self._login: LoginNode = own if holds else Visitor(own, self._folder)
+        self.remote = Remote(self._login, python=place.python, prologue=place.prologue)
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    @contextmanager
+    def connected(self) -> Iterator[Remote]:
+        """With a connection, and whatever happens without one afterwards."""
+        try:
+            self._login.connect()
+            yield self.remote
+        finally:
+            self._login.close()
+
+    # one command
+
+    def run(self, argv: Sequence[str]) -> int:
+        """A command line, said over there; what changes something is said again if its answer is lost on the way."""
+        origin = _origin() if argv[0] in CHANGES else ""
+        with self.connected():
+            try:
+                exit_status = self._run(argv, origin)
+            except ConnectionLost as error:
+                if not origin:
+                    raise
+                self._say(f"{str(error).splitlines()[0]}; asking what became of it")
+                self._connect_again()
+                exit_status = self._run(argv, origin)
+        stopped = argv[0] == "stop" and not exit_status
+        if self.place.name and (stopped or exit_status == NoSuchSession.exit_code):
+            self.bookmarks.forget([self.place])
+        elif stopped:  # the only one that there was
+            self.bookmarks.forget([b for b in self.bookmarks.all() if b.destination == self.place.destination])
+        return exit_status
+
+    def _run(self, argv: Sequence[str], origin: str = "") -> int:
+        return self.remote.run(
+            argv,
+            session=self.place.name,
+            origin=origin,
+            is_terminal=sys.stdout.isatty(),
+            stdout=sys.stdout.buffer,
+            stderr=sys.stderr.buffer,
+        )
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """`hpclab list --json` there."""
+        out, err, where = io.BytesIO(), io.BytesIO(), self.place.destination
+        with self.connected() as remote:
+            if remote.run(["list", "--json"], stdout=out, stderr=err):
+                raise Unreachable(err.getvalue().decode(errors="replace").strip() or f"hpclab on {where} says nothing")
+        try:
+            found: list[dict[str, Any]] = json.loads(out.getvalue())
+        except ValueError as error:
+            raise UnreadableOutput(
+                f"hpclab on {where} answers something else than sessions\nsee `hpclab list --host {where}`"
+            ) from error
+        return found
+
+    def doctor(self, argv: Sequence[str], *, as_json: bool) -> int:
+        """How this machine gets there, and then what hpclab there says of itself."""
+        if not as_json:
+            self._say(f"{self.place.destination} is reached by {self.means.name}: {'; '.join(self.means.reasons)}")
+        begin = time.monotonic()
+        with self.connected():
+            if not as_json:
+                via = f" at {self._login.address}" if self._login.address else ""
+                self._say(f"connected{via} within {time.monotonic() - begin:.1f} s")
+            return self._run(argv)
+
+    # a session with its tunnel
+
+    def start(self, given: Mapping[str, Any], *, name: str, fit: str, wishes: Wishes) -> None:
+        origin = _origin()
+        self._hold(lambda: self.remote.start(given, name=name, fit=fit, origin=origin), wishes)
+
+    def attach(self, wishes: Wishes) -> None:
+        self._hold(lambda: self.remote.attach(self.place.name), wishes)
+
+    def _hold(self, ask: Callable[[], Answers], wishes: Wishes) -> None:
+        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            signal.signal(number, _interrupted)
+        is_up = False
+        try:
+            self._say(f"connecting to {self.place.destination}")
+            with self.connected(), closing(Door(self._login, self._folder)) as door:
+                answers, described = self._up(ask)
+                is_up = True
+                if wishes.bell:
+                    print("\a", end="", file=sys.stderr, flush=True)
+                if wishes.tunnel:
+                    answers.unread({"session": described})
+                    self._tunnel(answers, wishes)
+                    door.see_off(within_s=FAREWELL_S)
+                else:
+                    answers.close()
+                    self._show(described, wishes)
+        except KeyboardInterrupt:
+            with suppress(OSError):  # of a terminal that was closed
+                self._say("")
+                self._say(interrupted_text(self.place.name, self.place.destination, is_up=is_up))
+            sys.exit(0 if is_up else INTERRUPTED)
+
+    def _up(self, ask: Callable[[], Answers]) -> tuple[Answers, dict[str, Any]]:
+        """Follow the session until JupyterLab answers, over as many connections as that takes."""
+        progress = Progress(self.console, f"asking hpclab on {self.place.destination}")
+        quick_losses = 0
+        with progress.shown():
+            while True:
+                begin = time.monotonic()
+                try:
+                    answers = ask()
+                    for answer in answers:
+                        if "session" in answer:
+                            self._remember(answer["session"]["name"], created=answer["session"]["created"])
+                            return answers, answer["session"]
+                        self._follow(answer, progress)
+                    raise ConnectionLost("it said no more")
+                except ConnectionLost as error:
+                    quick_losses = quick_losses + 1 if time.monotonic() - begin < QUICK_S else 0
+                    if quick_losses == QUICK_LOSSES:
+                        raise
+                    progress.say(f"  {str(error).splitlines()[0]}; trying again")
+                    with progress.aside():
+                        self._connect_again()
+
+    def _follow(self, answer: dict[str, Any], progress: Progress) -> None:
+        if "name" in answer:
+            if not self.place.name:
+                progress.say(f"session {answer['name']} on {self.place.destination}")
+            self._remember(answer["name"])
+        elif "text" in answer:
+            progress.say(answer["text"])
+        elif "phase" in answer:
+            progress.tell(Phase(**answer["phase"]))
+
+    def _remember(self, name: str, **changes: Any) -> None:
+        # it becomes the name of files
+        self.place = replace(self.place, name=check_name(name), address=self._login.address, **changes)
+        self.bookmarks.keep(self.place)
+
+    def _connect_again(self) -> None:
+        self._login.drop()
+        told = ""
+        for wait_s in itertools.chain(TRY_AGAIN_S, itertools.repeat(TRY_AGAIN_S[-1])):
+            time.sleep(wait_s)
+            try:
+                return self._login.connect()
+            except Unreachable as error:
+                why = str(error).splitlines()[0]
+                if why != told:
+                    told = why
+                    self._say(f"{why}; still trying")
+        return None
+
+    def _tunnel(self, answers: Answers, wishes: Wishes) -> None:
+        watches = [answers]
+        tunnel = Tunnel(
+            self._login,
+            lambda: watches.pop() if watches else self.remote.watch(self.place.name),
+            ports=(self.place.jupyter_port or JUPYTER_PORT, self.place.dashboard_port or DASHBOARD_PORT),
+            login_name=lambda: self.remote.host,
+            open_reverse=lambda: self.remote.reverse(self.place.name),
+        )
+        try:
+            for notice in tunnel.hold():
+                self._notice(notice, wishes)
+        finally:
+            tunnel.close()
+            forget_page(self.host, self.place.name)
+
+    def _notice(self, notice: Notice, wishes: Wishes) -> None:
+        if notice.what != "opened":
+            self._say(f"{time.strftime('%H:%M:%S')}  {notice.text}")
+        if notice.what == "ended":
+            self.bookmarks.forget([self.place])
+        if not notice.jupyter_port:
+            return
+        links = (notice.described["jupyter_url"], notice.described["dashboard_url"])
+        if links == self._links:
+            return
+        self._links = links
+        self._remember(self.place.name, jupyter_port=notice.jupyter_port, dashboard_port=notice.dashboard_port)
+        self._show(notice.described, wishes)
+        can_open = wishes.browser and not wishes.as_json and has_browser(os.environ)
+        if can_open and not open_page(self.host, notice.described["jupyter_url"], self.place.name):
+            self._say("no browser could be opened: open the first link yourself")
+
+    def _show(self, described: dict[str, Any], wishes: Wishes) -> None:
+        if wishes.as_json:
+            print(json.dumps(described, indent=2), flush=True)
+        elif wishes.tunnel:
+            print(opened_text(described), flush=True)
+        else:
+            print(connection_text(described), flush=True)
+
+
+def _origin() -> str:
+    """A request's name; by the time in it the cluster knows which are old."""
+    return f"{time.time_ns()}-{secrets.token_hex(8)}"
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _private(host: LocalHost, name: str) -> str:
+    folder = f"{host.home}/{name}"
+    with suppress(FileExistsError):
+        host.make_folder(folder)
+    return folder
+
+
+def sessions_everywhere(places: Sequence[Bookmark], console: Console) -> dict[str, list[dict[str, Any]] | HpclabError]:
+    """What `hpclab list` says on each login node, all asked side by side; or why one did not answer."""
+
+    def asked(place: Bookmark) -> list[dict[str, Any]] | HpclabError:
+        try:
+            return Afar(replace(place, name=""), console).sessions()
+        except HpclabError as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=max(1, len(places))) as pool:
+        return dict(zip((place.destination for place in places), pool.map(asked, places), strict=True))
