@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +20,18 @@ from typing import TYPE_CHECKING, Any
 from hpclab.asking import Asking
 from hpclab.bookmarks import Bookmark, Bookmarks
 from hpclab.browser import forget_page, has_browser, open_page
+from hpclab.connection import DASHBOARD_PORT, JUPYTER_PORT
 from hpclab.door import Door, Visitor
-from hpclab.errors import ConnectionLost, HpclabError, NoSuchSession, Unreachable, UnreadableOutput
+from hpclab.errors import (
+    INTERRUPTED,
+    ConnectionLost,
+    HpclabError,
+    LoginFailed,
+    NoSuchSession,
+    RemoteUnfit,
+    Unreachable,
+    UnreadableOutput,
+)
 from hpclab.follow import Phase
 from hpclab.hosts import LoginNode
 from hpclab.hosts.local import LocalHost
@@ -29,19 +40,20 @@ from hpclab.names import check_name
 from hpclab.progress import Progress
 from hpclab.remote import Answers, Remote
 from hpclab.show import connection_text, interrupted_text, opened_text
-from hpclab.tunnel import Notice, Tunnel
+from hpclab.tunnel import COMES_OR_GOES, Notice, Tunnel
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-INTERRUPTED = 130
-JUPYTER_PORT, DASHBOARD_PORT = 8888, 8787
 CHANGES = ("add-worker", "scale")
 """Commands that must not be carried out twice; all others may."""
 TRY_AGAIN_S = (1, 2, 4, 8, 15)
+BACK_WITHIN_S = 120
+"""For the connection that another terminal's tunnel holds."""
+LIST_WITHIN_S = 10
 FAREWELL_S = 15
 """For other terminals' commands, when the session has ended."""
-QUICK_S, QUICK_LOSSES = 10, 5
+QUICK_S, QUICK_LOSSES = 10, 3
 """So many losses in a row, each so soon, and it is not the network."""
 
 
@@ -61,15 +73,19 @@ class Afar:
     def __init__(self, place: Bookmark, console: Console, *, holds: bool = False) -> None:
         """`place` has no session's name where none is known yet; `holds`: it is to hold a tunnel."""
         self.host = LocalHost(os.environ)
-        self.place = place
         self.console = console
         self.bookmarks = Bookmarks(self.host)
         self._links = ("", "")
         """That were shown last."""
         self.means: Means = means(place.destination, place.ssh)
         self._folder = _private(self.host, "ssh")
+        self._holds = holds
+        self._take(place)
+
+    def _take(self, place: Bookmark) -> None:
+        self.place = place
         own = login_node(self.means, folder=self._folder, ask=Asking(os.environ), tell=self._say, address=place.address)
-        self._login: LoginNode = own if holds else Visitor(own, self._folder)
+        self._login: LoginNode = own if self._holds else Visitor(own, self._folder)
         self.remote = Remote(self._login, python=place.python, prologue=place.prologue)
 
     def _say(self, text: str) -> None:
@@ -79,10 +95,22 @@ class Afar:
     def connected(self) -> Iterator[Remote]:
         """With a connection, and whatever happens without one afterwards."""
         try:
-            self._login.connect()
+            self._connect()
             yield self.remote
         finally:
             self._login.close()
+
+    def _connect(self) -> None:
+        """Where it was reached the last time; if that machine is away, whichever has the name."""
+        try:
+            self._login.connect()
+        except Unreachable:
+            if not self.place.address:
+                raise
+            self._say(f"nothing at {self.place.address}, where {self.place.destination} was; trying it by name")
+            self._login.close()
+            self._take(replace(self.place, address=""))
+            self._login.connect()
 
     # one command
 
@@ -95,15 +123,29 @@ class Afar:
             except ConnectionLost as error:
                 if not origin:
                     raise
-                self._say(f"{str(error).splitlines()[0]}; asking what became of it")
-                self._connect_again()
-                exit_status = self._run(argv, origin)
+                self._say(f"{str(error).splitlines()[0]}; asking what became of it, as soon as it is back")
+                exit_status = self._run_again(argv, origin)
         stopped = argv[0] == "stop" and not exit_status
         if self.place.name and (stopped or exit_status == NoSuchSession.exit_code):
-            self.bookmarks.forget([self.place])
+            # also by what other name its login node was reached
+            self.bookmarks.forget(self.bookmarks.named(self.place.name))
         elif stopped:  # the only one that there was
             self.bookmarks.forget([b for b in self.bookmarks.all() if b.destination == self.place.destination])
         return exit_status
+
+    def _run_again(self, argv: Sequence[str], origin: str) -> int:
+        """It was perhaps carried out: over there they know."""
+        deadline = time.monotonic() + BACK_WITHIN_S
+        while True:
+            self._connect_again()
+            try:
+                return self._run(argv, origin)
+            except ConnectionLost as error:
+                if time.monotonic() > deadline:
+                    raise ConnectionLost(
+                        f"it is not known whether `{argv[0]}` was carried out: {str(error).splitlines()[0]}\n"
+                        "see `hpclab status` before you say it again"
+                    ) from error
 
     def _run(self, argv: Sequence[str], origin: str = "") -> int:
         return self.remote.run(
@@ -115,9 +157,11 @@ class Afar:
             stderr=sys.stderr.buffer,
         )
 
-    def sessions(self) -> list[dict[str, Any]]:
-        """`hpclab list --json` there."""
+    def sessions(self, turn: threading.Lock) -> list[dict[str, Any]]:
+        """`hpclab list --json` there; who connects has his turn, for only one can ask the user."""
         out, err, where = io.BytesIO(), io.BytesIO(), self.place.destination
+        with turn:
+            self._login.connect(timeout_s=LIST_WITHIN_S)
         with self.connected() as remote:
             if remote.run(["list", "--json"], stdout=out, stderr=err):
                 raise Unreachable(err.getvalue().decode(errors="replace").strip() or f"hpclab on {where} says nothing")
@@ -152,10 +196,11 @@ class Afar:
     def _hold(self, ask: Callable[[], Answers], wishes: Wishes) -> None:
         for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
             signal.signal(number, _interrupted)
-        is_up = False
+        is_up = was_asked = False
         try:
             self._say(f"connecting to {self.place.destination}")
             with self.connected(), closing(Door(self._login, self._folder)) as door:
+                was_asked = True
                 answers, described = self._up(ask)
                 is_up = True
                 if wishes.bell:
@@ -167,10 +212,17 @@ class Afar:
                 else:
                     answers.close()
                     self._show(described, wishes)
+        except HpclabError:
+            if self.place.name and not is_up:
+                self._say(f"session {self.place.name}: see `hpclab status {self.place.name}`, or attach to it later")
+            raise
         except KeyboardInterrupt:
             with suppress(OSError):  # of a terminal that was closed
                 self._say("")
-                self._say(interrupted_text(self.place.name, self.place.destination, is_up=is_up))
+                if was_asked:
+                    self._say(interrupted_text(self.place.name, self.place.destination, is_up=is_up))
+                else:
+                    self._say("interrupted; nothing was asked for yet")
             sys.exit(0 if is_up else INTERRUPTED)
 
     def _up(self, ask: Callable[[], Answers]) -> tuple[Answers, dict[str, Any]]:
@@ -188,6 +240,11 @@ class Afar:
                             return answers, answer["session"]
                         self._follow(answer, progress)
                     raise ConnectionLost("it said no more")
+                except (KeyError, TypeError, AttributeError) as error:
+                    raise RemoteUnfit(
+                        f"hpclab on {self.place.destination} says what this one does not understand: {error!r}\n"
+                        "use the same version at both ends"
+                    ) from error
                 except ConnectionLost as error:
                     quick_losses = quick_losses + 1 if time.monotonic() - begin < QUICK_S else 0
                     if quick_losses == QUICK_LOSSES:
@@ -195,6 +252,7 @@ class Afar:
                     progress.say(f"  {str(error).splitlines()[0]}; trying again")
                     with progress.aside():
                         self._connect_again()
+                    progress.say("  connected again")
 
     def _follow(self, answer: dict[str, Any], progress: Progress) -> None:
         if "name" in answer:
@@ -218,11 +276,13 @@ class Afar:
             time.sleep(wait_s)
             try:
                 return self._login.connect()
-            except Unreachable as error:
+            except (Unreachable, LoginFailed) as error:
+                if isinstance(error, LoginFailed) and not COMES_OR_GOES.search(str(error)):
+                    raise
                 why = str(error).splitlines()[0]
                 if why != told:
                     told = why
-                    self._say(f"{why}; still trying")
+                    self._say(f"  {why}; still trying")
         return None
 
     def _tunnel(self, answers: Answers, wishes: Wishes) -> None:
@@ -252,7 +312,8 @@ class Afar:
         if links == self._links:
             return
         self._links = links
-        self._remember(self.place.name, jupyter_port=notice.jupyter_port, dashboard_port=notice.dashboard_port)
+        if not self.place.jupyter_port:  # else another hpclab may have it just now
+            self._remember(self.place.name, jupyter_port=notice.jupyter_port, dashboard_port=notice.dashboard_port)
         self._show(notice.described, wishes)
         can_open = wishes.browser and not wishes.as_json and has_browser(os.environ)
         if can_open and not open_page(self.host, notice.described["jupyter_url"], self.place.name):
@@ -286,11 +347,14 @@ def _private(host: LocalHost, name: str) -> str:
 def sessions_everywhere(places: Sequence[Bookmark], console: Console) -> dict[str, list[dict[str, Any]] | HpclabError]:
     """What `hpclab list` says on each login node, all asked side by side; or why one did not answer."""
 
+    one_at_a_time = threading.Lock()
+
     def asked(place: Bookmark) -> list[dict[str, Any]] | HpclabError:
         try:
-            return Afar(replace(place, name=""), console).sessions()
+            return Afar(replace(place, name=""), console).sessions(one_at_a_time)
         except HpclabError as error:
             return error
 
+    # whoever has to be asked for is asked for one after the other; the rest is side by side
     with ThreadPoolExecutor(max_workers=max(1, len(places))) as pool:
         return dict(zip((place.destination for place in places), pool.map(asked, places), strict=True))

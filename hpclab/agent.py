@@ -34,17 +34,15 @@ from hpclab.follow import follow
 from hpclab.growth import parse_shapes
 from hpclab.hosts.local import LocalHost
 from hpclab.interrupts import held_back
+from hpclab.remote import CTRL_C, PROTOCOL
 from hpclab.request import shaped
-from hpclab.reverse import ask_reverse
+from hpclab.reverse import ask_reverse, held_ports
 from hpclab.session import ALIVE, Session
 from hpclab.show import offers_table
 
-PROTOCOL = 1
-"""A laptop's hpclab needs an agent of at least its own."""
 SILENCE_S = 60
 """A laptop that has said nothing for so long is gone, even if nobody has told us."""
 BEAT_S = 2.0
-CTRL_C = b"\x03"
 LOOK_S = 10.0
 """How often the batch system is asked about a session that is watched; its files tell the rest at once."""
 BEGUN_WITHIN_S = 90
@@ -263,16 +261,18 @@ def _follow(out: Answers, session: Session, *, although_hopeless: bool = False) 
 
 def _watch_session(out: Answers, session: Session, request: dict[str, Any]) -> None:
     """Tell what it looks like, again whenever that matters to a tunnel, until it has ended."""
-    told, seen, asked = None, None, 0.0
+    host, told, seen, asked = _host(), None, None, 0.0
     while True:
-        now, files = time.monotonic(), session.signs
+        back = held_ports(host, session.folder, host.name, os.getuid())
+        now, files = time.monotonic(), (session.signs, back)
         if files != seen or now - asked > LOOK_S:
             seen, asked = files, now
             view = session.view()
             described = view.describe(session.token, destination=request["destination"])
             connection = view.connection
             described["connection"] = connection and asdict(connection)
-            matters = (described["state"], described["reason"], described["jupyter_url"], described["connection"])
+            described["reverse"] = back
+            matters = [described[key] for key in ("state", "reason", "jupyter_url", "connection", "reverse")]
             if matters != told:
                 told = matters
                 out.tell(session=described)

@@ -6,7 +6,9 @@ import getpass
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TextIO
 
 from hpclab.errors import LoginFailed
 
@@ -24,23 +26,32 @@ class Asking:
         with self._lock:
             if program := self._program():
                 return self._by(program, prompt)
-            if not sys.stdin.isatty():
-                raise LoginFailed(
-                    f"there is no terminal to ask on: {prompt.strip()}\n"
-                    "use a key of an ssh agent, say it in a terminal, or set SSH_ASKPASS and SSH_ASKPASS_REQUIRE=force"
-                )
             try:
-                return self._typed(prompt) if echo else getpass.getpass(prompt)
+                with self._terminal(prompt) as (typed, shown):
+                    if not echo:
+                        return getpass.getpass(prompt, stream=shown)
+                    print(prompt, end="", file=shown, flush=True)
+                    if line := typed.readline():
+                        return line.rstrip("\r\n")
+                    raise EOFError
             except EOFError:
                 raise LoginFailed(f"no answer to: {prompt.strip()}\nsay it again") from None
 
-    def _typed(self, prompt: str) -> str:
-        # not on stdout, which may go into a file
-        print(prompt, end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
-        if not line:
-            raise EOFError
-        return line.rstrip("\r\n")
+    @contextmanager
+    def _terminal(self, prompt: str) -> Iterator[tuple[TextIO, TextIO]]:
+        """What the user types and sees, also where stdin is something else. Never stdout, which may go into a file."""
+        if sys.stdin.isatty():
+            yield sys.stdin, sys.stderr
+            return
+        try:
+            # "r+" would want to seek
+            with open("/dev/tty") as typed, open("/dev/tty", "w") as shown:
+                yield typed, shown
+        except OSError as error:
+            raise LoginFailed(
+                f"there is no terminal to ask on: {prompt.strip()}\n"
+                "use a key of an ssh agent, say it in a terminal, or set SSH_ASKPASS and SSH_ASKPASS_REQUIRE=force"
+            ) from error
 
     def _program(self) -> str:
         """As ssh(1) says of SSH_ASKPASS_REQUIRE."""

@@ -265,7 +265,8 @@ class Authentication:
         lines += [f"  wrong answers: {self._wrong}"] if self._wrong else []
         lines += [f"  it said: {line}" for words in said for line in printable(words).splitlines() if line.strip()]
         port = [] if self._config.port == 22 else ["-p", str(self._config.port)]
-        lines += [f"check the user name and the keys; try `{shlex.join(['ssh', *port, self._config.destination])}`"]
+        check = "were they mistyped? else check the user name" if self._wrong else "check the user name and the keys"
+        lines += [f"{check}; try `{shlex.join(['ssh', *port, self._config.destination])}`"]
         return LoginFailed("\n".join(lines))
 
     # keys

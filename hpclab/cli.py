@@ -19,10 +19,20 @@ import click
 
 from hpclab import options
 from hpclab.__about__ import __version__
+from hpclab.batch import parse_queue
 from hpclab.bookmarks import Bookmark, Bookmarks
 from hpclab.config import Setting, Settings, Source, config_files, load
 from hpclab.door import door_path, is_open
-from hpclab.errors import CommandError, ConfigError, HpclabError, SiteUnfit, StoreError, TookTooLong, UnreadableOutput
+from hpclab.errors import (
+    INTERRUPTED,
+    CommandError,
+    ConfigError,
+    HpclabError,
+    SiteUnfit,
+    StoreError,
+    TookTooLong,
+    UnreadableOutput,
+)
 from hpclab.follow import follow
 from hpclab.growth import parse_shapes
 from hpclab.hosts.local import LocalHost
@@ -49,7 +59,6 @@ if TYPE_CHECKING:
     from hpclab.afar import Afar
     from hpclab.doctor import Examined
 
-INTERRUPTED = 130
 BY_HAND = ("slurm", "pbs")
 """The batch systems that scripts for submission by hand have directives for."""
 KEEP_LOOKS_EVERY_S = 10
@@ -175,9 +184,10 @@ def _place(destination: str | None, name: str) -> Bookmark | None:
     if destination is not None or not bookmarks or "HPCLAB_HOST" in os.environ:
         return None
     folder = f"{_host().home}/ssh"
-    return remembered(
+    place = remembered(
         name, _names_here(name), bookmarks, is_held=lambda bookmark: is_open(door_path(folder, bookmark.destination))
     )
+    return replace(place, ssh=settings.ssh) if place and settings.ssh != "auto" else place
 
 
 def _settings_of(destination: str | None) -> Settings:
@@ -248,9 +258,10 @@ def start(
     if settings.host:
         from hpclab.afar import Wishes
 
+        parse_queue(settings.queue)  # before anybody has to log in
         wishes = Wishes(as_json=as_json, browser=not no_browser, tunnel=not no_tunnel, bell=bell)
         told = {s.key: s.value for s in chosen if s.source > Source.SITE and s.key not in NOT_FOR_THE_CLUSTER}
-        _afar(place_of(settings, "", []), holds=True).start(told, name=name, fit=fit or "", wishes=wishes)
+        _afar(place_of(settings, "", []), holds=not no_tunnel).start(told, name=name, fit=fit or "", wishes=wishes)
         return
     if fit:
         settings = _fitted(settings, fit)
@@ -457,7 +468,13 @@ def list_sessions(host: str | None, all_hosts: bool, as_json: bool) -> None:
             if isinstance(answer, HpclabError):
                 silent.append(str(answer).splitlines()[0])
             else:
-                found += [{**described, "host": destination} for described in answer]
+                for described in answer:
+                    # one cluster may be known by several names
+                    same = [s for s in found if all(s[key] == described[key] for key in ("name", "created", "folder"))]
+                    if same and "host" in same[0]:
+                        same[0]["host"] += f", {destination}"
+                    else:
+                        found.append({**described, "host": destination})
                 alive = {described["name"] for described in answer if described["state"] in ALIVE}
                 on_it = [bookmark for bookmark in bookmarks if bookmark.destination == destination]
                 Bookmarks(_host()).forget([bookmark for bookmark in on_it if bookmark.name not in alive])
@@ -489,8 +506,13 @@ def logs(name: str | None, job_id: str, lines: int, follow: bool) -> None:
     """
     session = _session(name, or_latest=True)
     try:
+        is_empty = True
         for text in session.log_lines(job_id, lines=lines, follow=follow):
-            click.echo(text)
+            if text:
+                is_empty = False
+                click.echo(text)
+        if is_empty:
+            click.echo("there is no log yet", err=True)
     except KeyboardInterrupt:
         return
 
@@ -562,7 +584,7 @@ def attach(name: str | None, host: str | None, as_json: bool, no_tunnel: bool, n
         from hpclab.afar import Wishes
 
         wishes = Wishes(as_json=as_json, browser=not no_browser, tunnel=not no_tunnel, bell=bell)
-        _afar(place, holds=True).attach(wishes)
+        _afar(place, holds=not no_tunnel).attach(wishes)
         return
     session = _session(name)
     if session.describe()["state"] in ("queued", "held", "starting"):

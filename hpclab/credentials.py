@@ -21,6 +21,10 @@ class Credentials:
     key_pem: str = field(repr=False)
 
 
+def new_token() -> str:
+    return secrets.token_urlsafe(18)
+
+
 def new_credentials(session: str, *, now: datetime.datetime | None = None) -> Credentials:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
@@ -52,7 +56,7 @@ def new_credentials(session: str, *, now: datetime.datetime | None = None) -> Cr
     pem = serialization.Encoding.PEM
     key_pem = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return Credentials(
-        token=secrets.token_urlsafe(18),
+        token=new_token(),
         ca_pem=ca.public_bytes(pem).decode(),
         certificate_pem=certificate.public_bytes(pem).decode(),
         key_pem=key_pem.decode(),

@@ -26,6 +26,8 @@ OUT, ERR, END = 1, 2, 3
 HEAD = struct.Struct("!BI")
 FRAME_BYTES = 65536
 KNOCK_S = 2.0
+TRY_AGAIN_S = 2.0
+LATER = "say it again when its tunnel is open again"
 
 
 def door_path(folder: str, destination: str) -> str:
@@ -34,18 +36,36 @@ def door_path(folder: str, destination: str) -> str:
 
 
 class Door:
-    """Open while the connection is held; the first to open it keeps it."""
+    """Open while the connection is held. One holder at a time lets visitors in; when that one goes, another does."""
 
     def __init__(self, login: LoginNode, folder: str) -> None:
         self._login = login
         self._path = door_path(folder, login.destination)
         self._listener: socket.socket | None = None
+        self._inode = 0
         self._visits: list[threading.Thread] = []
-        # Windows has no such sockets for Python; and where the path is too long, others log in for themselves
-        with suppress(OSError, AttributeError):
+        self._closed = threading.Event()
+        # Python has no such sockets on Windows; there, others log in for themselves
+        if hasattr(socket, "AF_UNIX") and not self._open():
+            threading.Thread(target=self._open_later, daemon=True).start()
+
+    def _open(self) -> bool:
+        """False: there is another one's door, which may be closed some time."""
+        try:
             self._listener = _listener(self._path)
-        if self._listener:
-            threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+        except FileExistsError:
+            return False
+        except OSError:  # the path is too long, or so
+            return True
+        self._inode = Path(self._path).stat().st_ino
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+        return True
+
+    def _open_later(self) -> None:
+        while not self._closed.wait(TRY_AGAIN_S) and not self._open():
+            pass
+        if self._closed.is_set():
+            self.close()
 
     def see_off(self, *, within_s: float) -> None:
         """Let those finish who are here: a `hpclab stop` that has ended the session has still to hear so."""
@@ -54,13 +74,17 @@ class Door:
             visit.join(max(0.0, deadline - time.monotonic()))
 
     def close(self) -> None:
-        if self._listener:
+        self._closed.set()
+        listener, self._listener = self._listener, None
+        if listener:
             with suppress(OSError):
-                Path(self._path).unlink()
+                # another one may have taken the place of a door that did not answer
+                if Path(self._path).stat().st_ino == self._inode:
+                    Path(self._path).unlink()
             # a blocked accept is not ended by close alone
             with suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
 
     def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):
@@ -76,6 +100,10 @@ class Door:
             back = _Frames(visitor)
             try:
                 process = self._login.start(asked["argv"], prologue=asked["prologue"])
+            except ConnectionLost:
+                lost = f"the connection to {self._login.destination} is lost; the hpclab that holds it connects again"
+                back.end(ConnectionLost(f"{lost}\n{LATER}"))
+                return
             except HpclabError as error:
                 back.end(error)
                 return

@@ -31,6 +31,9 @@ import shlex
 from collections.abc import Sequence
 from typing import Protocol
 
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, as shells have it."""
+
 
 class CommandResult(Protocol):
     """What an error about a command needs to know of it; `hosts.Result` is one."""

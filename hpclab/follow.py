@@ -73,11 +73,11 @@ def follow(session: Session, *, although_hopeless: bool = False, poll_s: float =
 
 
 def _waiting(status: JobStatus, place: Place | None, now: float) -> str:
-    told = [status.reason or {JobState.RUNNING: "about to begin"}.get(status.state, status.state.value)]
-    if place:
-        told.append(str(place))
+    """What is short comes first: reasons may be longer than a terminal is wide."""
+    told = [str(place)] if place else []
     if status.state is JobState.PENDING and status.start_time and status.start_time > now + 60:
         told.append(f"expected to start {format_clock(status.start_time)}")
+    told.append(status.reason or {JobState.RUNNING: "about to begin"}.get(status.state, status.state.value))
     return "; ".join(told)
 
 

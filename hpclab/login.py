@@ -50,5 +50,5 @@ def login_node(by: Means, *, folder: str, ask: Ask, tell: Callable[[str], None],
         return resolve(destination) or config_without_ssh(destination)
 
     return ParamikoLogin(
-        by.config, ask=ask, tell=tell, address=address, resolve=of_jump, node_known_hosts=f"{folder}/known_hosts"
+        by.config, ask=ask, tell=tell, address=address, resolve=of_jump, node_known_hosts=f"{folder}/known_hosts-{by.config.hostname}"
     )

@@ -49,5 +49,8 @@ def remembered(
     if here or len({bookmark.destination for bookmark in bookmarks}) > 1:
         known_names = [f"{bookmark.name} on {bookmark.destination}" for bookmark in bookmarks]
         names = ", ".join([*(f"{name} on this machine" for name in here), *known_names])
-        raise NoSuchSession(f"several sessions may be meant: {names}\nsay which one, by its name or by --host HOST")
+        raise NoSuchSession(
+            f"several sessions may be meant: {names}\n"
+            "say which one, by its name or by --host HOST; `hpclab list --all-hosts` asks which are still alive"
+        )
     return replace(bookmarks[-1], name="")

@@ -44,8 +44,10 @@ class Progress:
         if phase.what != "queued":
             if phase.text not in self._told:
                 self._told.add(phase.text)
-                self.say(f"  {text}")
                 self._line.update("on its way")
+                self.say(f"  {text}")
+        elif self._told:
+            return  # the batch system's word comes late
         elif self._console.is_terminal:
             self._line.update(escape(text))
         elif phase.text != self._waiting:

@@ -15,6 +15,9 @@ MOST = 1 << 25
 """Taken from a channel at once: all that is there, since what is left behind has to be moved up."""
 PIECE = 1 << 18
 """Read from a socket at once."""
+RECONNECT_S = 3600.0
+"""How long a connection to a local port waits for the login node to be there again: a browser that is refused shows a
+dialog and gives up, one that waits knows nothing."""
 
 
 class Channel(Protocol):
@@ -29,6 +32,40 @@ class Channel(Protocol):
     def sendall(self, s: bytes) -> None: ...
     def shutdown_write(self) -> None: ...
     def close(self) -> None: ...
+
+
+class SocketChannel:
+    """A channel made of a connected socket; `is_cut` tells whether it ended because its other end has died."""
+
+    def __init__(self, sock: socket.socket, *, is_cut: Callable[[], bool]) -> None:
+        self._sock, self._is_cut = sock, is_cut
+        self._is_closed = False
+        self._lock = threading.Lock()
+        self.eof_received = 0
+        self.status_event = threading.Event()
+
+    def recv(self, nbytes: int) -> bytes:
+        data = self._sock.recv(min(nbytes, PIECE))
+        if not data and not self._is_closed and not self._is_cut():
+            self.eof_received = 1
+        return data
+
+    def sendall(self, s: bytes) -> None:
+        self._sock.sendall(s)
+
+    def shutdown_write(self) -> None:
+        self._sock.shutdown(socket.SHUT_WR)
+        self.status_event.set()  # it is looked at after the end of what comes
+
+    def close(self) -> None:
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        self.status_event.set()
+        with suppress(OSError):  # wakes who reads or writes
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
 
 
 def pump(sock: socket.socket, channel: Channel) -> None:
@@ -96,18 +133,23 @@ class LocalPort:
             if self._is_closed:
                 return
             self._is_closed = True
-            live = dict(self._live)
+            threads = list(self._live)
         with suppress(OSError):  # wakes the acceptor, on all systems
             socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
         self._acceptor.join(5)
         self._listener.close()
-        for channel in live.values():
-            with suppress(Exception):
-                if channel:
-                    channel.close()
-        for thread in live:
+        self.hang_up()
+        for thread in threads:
             if thread is not threading.current_thread():
                 thread.join(5)
+
+    def hang_up(self) -> None:
+        """End the connections; those that still wait for a channel go on waiting."""
+        with self._lock:
+            channels = [channel for channel in self._live.values() if channel]
+        for channel in channels:
+            with suppress(Exception):
+                channel.close()
 
     def _accept(self) -> None:
         while not self._is_closed:

@@ -7,6 +7,7 @@ import os
 import queue
 import shlex
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +17,9 @@ from typing import Any, BinaryIO
 
 from hpclab import errors
 from hpclab.__about__ import __version__
-from hpclab.errors import ConnectionLost, HpclabError, RemoteUnfit
+from hpclab.errors import INTERRUPTED, ConnectionLost, HpclabError, RemoteUnfit
 from hpclab.hosts import LoginNode, RemoteProcess
+from hpclab.shell import printable
 
 PROTOCOL = 1
 """What an agent must understand."""
@@ -28,7 +30,6 @@ SILENT_S = 12.0
 WAKE_S = 1.0
 """Waits are cut so that Ctrl-C is heard on every system."""
 CTRL_C = b"\x03"
-INTERRUPTED = 130
 ENVIRONMENT = "~/.hpclab/env"
 """Where hpclab is looked for, besides PATH."""
 FIND = """for hpclab in "$(command -v hpclab)" ~/.hpclab/env/bin/hpclab ~/.local/bin/hpclab; do
@@ -59,8 +60,6 @@ class Remote:
     prologue: Sequence[str] = ()
     host: str = field(default="", init=False)
     """The login node's own name, once it has answered."""
-    version: str = field(default="", init=False)
-    """Of hpclab there."""
 
     def start(self, given: Mapping[str, Any], *, name: str, fit: str, origin: str) -> Answers:
         """`origin` is this request's own name: said twice, it is carried out once."""
@@ -123,7 +122,7 @@ class Remote:
         except BaseException:
             process.close()
             raise
-        self.host, self.version = hello["host"], hello["hpclab"]
+        self.host = printable(str(hello.get("host", "")))
         return Answers(process)
 
     def _argv(self) -> list[str]:
@@ -137,11 +136,16 @@ class Remote:
         if version:
             return RemoteUnfit(f"hpclab {version} on {where} is too old for this {__version__}\n{self._install()}")
         process.stdin.close()
-        said = process.stderr.read().decode(errors="replace").strip()
+        said = printable(process.stderr.read().decode(errors="replace")).strip()
         exit_status = process.wait(timeout_s=10)
         evidence = "".join(f"  {line}\n" for line in said.splitlines()[-5:])
         if "No such command" in said:
             return RemoteUnfit(f"hpclab on {where} is too old for this {__version__}\n{self._install()}")
+        if self.python and exit_status in (126, 127):
+            return RemoteUnfit(
+                f"there is no Python {where}\n{evidence}"
+                "set `remote_python` to the one that has hpclab, or unset it, and hpclab is looked for"
+            )
         if exit_status in (126, 127) or "No module named hpclab" in said:
             return RemoteUnfit(f"there is no hpclab on {where}\n{evidence}{self._install()}")
         return RemoteUnfit(f"hpclab on {where} does not start: exit status {exit_status}\n{evidence}{self._install()}")
@@ -149,12 +153,11 @@ class Remote:
     def _install(self) -> str:
         """The command that brings this version there, and what to do where it is there already."""
         package = f'"hpclab[cluster,mpich]=={__version__}"'
-        python = self.python and (self.python if self.python.startswith("~/") else shlex.quote(self.python))
-        install = f"{python or f'{ENVIRONMENT}/bin/python'} -m pip install {package}"
-        command = install if self.python else f"python3 -m venv {ENVIRONMENT} && {install}"
+        command = f"python3 -m venv {ENVIRONMENT} && {ENVIRONMENT}/bin/python -m pip install {package}"
+        known = "unset `remote_python`" if self.python else "it is found there"
         return (
             f"install it: ssh {shlex.quote(self.login.destination)} {shlex.quote(command)}\n"
-            "or, where it is there already, set `remote_python` to the Python that has it"
+            f"then {known}; or, where it is there already, set `remote_python` to the Python that has it"
         )
 
 
@@ -164,6 +167,17 @@ def _hello(process: RemoteProcess) -> dict[str, Any]:
         with suppress(ValueError, TypeError, KeyError):
             return dict(json.loads(line)["hello"])
     return {}
+
+
+def _harmless(value: Any) -> Any:
+    """An answer whose texts may be shown: a login node or a job could send what steers the terminal."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_harmless(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _harmless(each) for key, each in value.items()}
+    return value
 
 
 def _in_shell(python: str) -> str:
@@ -189,6 +203,7 @@ class Answers:
             return self._unread.pop()
         if not self._reader.ident:
             self._reader.start()
+            threading.Thread(target=self._pass_on, daemon=True).start()
         try:
             line = self._lines.get(timeout=timeout_s)
         except queue.Empty:
@@ -199,7 +214,7 @@ class Answers:
                 "the connection was closed over there\nthe session goes on; `hpclab attach` brings the tunnel back"
             )
         try:
-            answer = dict(json.loads(line))
+            answer = dict(_harmless(json.loads(line)))
         except (ValueError, TypeError):
             return None  # a library's word; or cut off, and then the end comes next
         if "error" in answer:
@@ -268,6 +283,12 @@ class Answers:
                 self._process.stdin.write(b"\n")
             except (OSError, ValueError):
                 return
+
+    def _pass_on(self) -> None:
+        """What a prologue or Python has to say."""
+        with suppress(OSError, ValueError, HpclabError):
+            while line := self._process.stderr.readline():
+                print(printable(line.decode(errors="replace")), end="", file=sys.stderr, flush=True)
 
     def _read(self) -> None:
         with suppress(OSError, ValueError, HpclabError):

@@ -40,6 +40,23 @@ def ask_reverse(host: Host, folder: SessionFolder, login: str, *, within_s: floa
     return answer.jupyter_port, answer.dashboard_port
 
 
+def held_ports(host: Host, folder: SessionFolder, login: str, uid: int) -> tuple[int, int] | None:
+    """The ports that the main job has opened on this login node, as long as it is the user who listens there."""
+    try:
+        answer = ReverseAnswer.from_text(host.read(folder.reverse_answer(login)))
+        listening = listeners(host.read("/proc/net/tcp"))
+    except (OSError, UnreadableOutput):
+        return None
+    ports = (answer.jupyter_port, answer.dashboard_port)
+    return ports if not answer.reason and all(listening.get(port) == uid for port in ports) else None
+
+
+def listeners(text: str) -> dict[int, int]:
+    """Which user listens on which port, by Linux's /proc/net/tcp."""
+    rows = [line.split() for line in text.splitlines()[1:]]
+    return {int(row[1].rpartition(":")[2], 16): int(row[7]) for row in rows if len(row) > 7 and row[3] == "0A"}
+
+
 def _no_way(folder: SessionFolder, login: str, reason: str) -> NotRunning:
     return NotRunning(
         f"the main job of {folder.name} cannot reach back to {login}: {reason}\n"

@@ -83,7 +83,7 @@ def opened_text(described: dict[str, Any]) -> str:
     lines = ["", f"{name} is running on {described['node']}, and the tunnel to it is open", ""]
     lines += [f"  JupyterLab  {described['jupyter_url']}", f"  dashboard   {described['dashboard_url']}"]
     lines += ["", "leave this running: Ctrl-C closes the tunnel, and the session goes on"]
-    lines += ["any ssh can do the same:", "", f"  {shlex.join(described['tunnel'])}"]
+    lines += ["instead of this, any ssh will do:", "", f"  {shlex.join(described['tunnel'])}"]
     lines += ["", "in another terminal"]
     lines += [f"  {f'hpclab {command.format(name=name)}':<{26 + len(name)}}{meaning}" for command, meaning in NEXT]
     return "\n".join([*lines, ""])

@@ -71,7 +71,7 @@ def profile(examined: Examined) -> str:
 
 
 def profile_lines(examined: Examined) -> list[Line]:
-    given = {key: setting for key, setting in examined.given.items() if key not in ("queue", "profile")}
+    given = {key: setting for key, setting in examined.given.items() if key not in ("queue", "profile", "host")}
     found = {line.key: line for line in (_queue_line(examined), *_walltimes(examined), *_machine(examined))}
     found |= {line.key: line for line in _site_lines(examined)}
     seen = examined.on_node

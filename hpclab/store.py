@@ -175,7 +175,9 @@ class Store:
             return record
         except (FileNotFoundError, NotADirectoryError):
             known = ", ".join(self.names()[-10:]) or "none"
-            raise NoSuchSession(f"no session {name!r} on {self._host.name}\nsessions: {known}") from None
+            raise NoSuchSession(
+                f"no session {name!r} on {self._host.name}\nsessions there: {known}; for one elsewhere say --host LOGIN"
+            ) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"the session {name!r} cannot be read: {path}: {error!r}\n"

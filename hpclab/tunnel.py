@@ -87,8 +87,8 @@ Route = tuple[LoginNode, Address, Address]
 class Watch(Protocol):
     """What is seen of a session from its login node, as it happens.
 
-    Messages: `{"session": described}` at first and whenever it changes, where `described` has the session's
-    `connection` besides; `{"beat": n}` every 2 s.
+    Messages: `{"session": described}` at first and whenever it changes, where `described` has besides the session's
+    `connection`, and in `reverse` the ports that the reverse way has opened and holds; `{"beat": n}` every 2 s.
     """
 
     def next(self, timeout_s: float) -> dict[str, Any] | None:
@@ -377,12 +377,22 @@ class Tunnel:
         elif state not in ("running", self._state):
             yield Notice(what="state", text=told)
         self._state = state
+        if target is None or not self._is_still_ours(described):
+            # those ports may be anybody's now, who would be sent the token
+            self._close_forwards()
         if target is None:
             return
-        if target != self._target:
+        if target != self._target or (self._away_since is None and not self._forwards):
             yield from self._move(target)
         elif self._away_since is not None:
             yield from self._resume(target)
+
+    def _is_still_ours(self, described: Mapping[str, Any]) -> bool:
+        """On a login node's loopback address another user may listen as soon as the job's ssh is gone."""
+        if self._way != REVERSE or not self._route:
+            return True
+        _, (_, jupyter_port), (_, dashboard_port) = self._route
+        return described.get("reverse") == [jupyter_port, dashboard_port]
 
     def _away(self) -> str:
         """How long there was no connection; from now on there is one."""
@@ -392,9 +402,11 @@ class Tunnel:
     def _move(self, target: Target) -> Iterator[Notice]:
         """To where the session is now."""
         yield from self._lead(target)
-        is_first, self._target = self._target is None, target
-        what = "opened" if is_first else "moved"
-        text = f"the tunnel to {target.node} is open" if is_first else f"the session is on {target.node} now"
+        before, self._target = self._target, target
+        what = "moved" if before else "opened"
+        text = f"the tunnel to {target.node} is open"
+        if before:
+            text = f"{text} again" if before == target else f"the session is on {target.node} now"
         if self._away_since is not None:
             text += f", after {self._away()} without a connection"
         yield self._opened(what, text)
@@ -427,8 +439,16 @@ class Tunnel:
             way=self._way,
             jupyter_port=jupyter_port,
             dashboard_port=dashboard_port,
-            described={**self._described, **links},
+            described={**self._described, **links, "tunnel": self._line()},
         )
+
+    def _line(self) -> list[str]:
+        """The ssh command, with the ports that are ours."""
+        ours = {
+            f"{wanted}:": f"{port}:" for wanted, port in zip((JUPYTER_PORT, DASHBOARD_PORT), self._ports, strict=True)
+        }
+        words = self._described.get("tunnel") or []
+        return [next((word.replace(a, b, 1) for a, b in ours.items() if word.startswith(a)), word) for word in words]
 
     # the ways
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from login_here import LoginHere
+from minihpc.cluster import until
 
+from hpclab import door
 from hpclab.door import Door, Visitor, door_path, is_open
 from hpclab.errors import ConnectionLost
 
@@ -32,12 +34,17 @@ def held() -> Iterator[LoginHere]:
 
 
 @pytest.fixture
-def visitor(held: LoginHere, folder: str) -> Iterator[Visitor]:
-    door = Door(held, folder)
+def a_door(held: LoginHere, folder: str) -> Iterator[Door]:
+    a_door = Door(held, folder)
+    yield a_door
+    a_door.close()
+
+
+@pytest.fixture
+def visitor(a_door: Door, folder: str) -> Visitor:
     visitor = Visitor(NobodyLetsUsIn({}), folder)
     visitor.connect()
-    yield visitor
-    door.close()
+    return visitor
 
 
 def test_a_command_goes_through_with_its_streams_and_its_end(visitor: Visitor) -> None:
@@ -82,7 +89,7 @@ def test_a_visitor_who_leaves_is_the_end_of_file_for_the_command(visitor: Visito
 def test_a_connection_that_breaks_is_told(visitor: Visitor, held: LoginHere) -> None:
     held.drop()
     process = visitor.start(["true"])
-    with pytest.raises(ConnectionLost, match="dropped"):
+    with pytest.raises(ConnectionLost, match="the connection to ada@login is lost"):
         process.wait(10)
     process.close()
 
@@ -107,6 +114,26 @@ def test_the_first_door_stays(visitor: Visitor, folder: str) -> None:
     second = Door(NobodyLetsUsIn({}), folder)
     second.close()
     assert visitor.start(["echo", "hello"]).stdout.read() == b"hello\n"
+
+
+def test_when_the_first_door_closes_the_next_holder_opens_one(folder: str, held: LoginHere, monkeypatch) -> None:
+    monkeypatch.setattr(door, "TRY_AGAIN_S", 0.01)
+    first, second = Door(held, folder), Door(held, folder)
+    first.close()
+    until(lambda: is_open(door_path(folder, held.destination)), what="the second door")
+    first.close()
+    assert is_open(door_path(folder, held.destination))
+    second.close()
+    assert not is_open(door_path(folder, held.destination))
+
+
+def test_who_is_inside_is_seen_off(visitor: Visitor, a_door: Door) -> None:
+    process = visitor.start(["sh", "-c", "echo begun; cat; exit 5"])
+    assert process.stdout.readline() == b"begun\n"
+    threading.Timer(0.1, process.stdin.close).start()
+    a_door.see_off(within_s=20)
+    assert process.wait(5) == 5
+    process.close()
 
 
 def test_a_folder_with_a_long_path_has_no_door(tmp_path: Path, held: LoginHere) -> None:

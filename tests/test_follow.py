@@ -91,7 +91,7 @@ def test_a_job_that_waits_for_long_says_its_place_and_when_it_is_expected_to_sta
     told = "".join(json.dumps({"id": str(job_id), **job}) + "\n" for job_id in (1, 2))
     session, host = a_session(*[(0, told, "")] * 4)
     steps = follow(session)
-    expected = f"waits for slots; 1st of 2 waiting; expected to start {format_clock(start_time)}"
+    expected = f"1st of 2 waiting; expected to start {format_clock(start_time)}; waits for slots"
     assert [next(steps).text for _ in range(2)] == [expected] * 2
     assert host.commands.count(tuple(local.place_command())) == 1
 

@@ -8,40 +8,17 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from hpclab.pump import Channel, LocalPort
+from hpclab.pump import Channel, LocalPort, SocketChannel
 
 
-class SocketChannel:
-    """A channel made of a socket; `far` is the other end."""
+class Pair(SocketChannel):
+    """A channel, and its other end: `far`."""
 
     def __init__(self) -> None:
-        self._near, self.far = socket.socketpair()
+        near, self.far = socket.socketpair()
         self.far.settimeout(10)
-        self.eof_received = 0
-        self.is_cut = False
-        self.status_event = threading.Event()
-
-    def recv(self, nbytes: int) -> bytes:
-        data = b"" if self.status_event.is_set() else self._near.recv(min(nbytes, 1 << 16))
-        if not data and not self.is_cut:
-            self.eof_received = 1
-        return data
-
-    def sendall(self, s: bytes) -> None:
-        self._near.sendall(s)
-
-    def shutdown_write(self) -> None:
-        self._near.shutdown(socket.SHUT_WR)
-
-    def cut(self) -> None:
-        self.is_cut = True
-        self.close()
-
-    def close(self) -> None:
-        if not self.status_event.is_set():
-            self.status_event.set()
-            self._near.shutdown(socket.SHUT_RDWR)
-            self._near.close()
+        self.is_lost = False
+        super().__init__(near, is_cut=lambda: self.is_lost)
 
 
 @contextmanager
@@ -62,7 +39,7 @@ def everything(sock: socket.socket) -> bytes:
 
 
 def test_both_ways_with_an_end_each() -> None:
-    channel = SocketChannel()
+    channel = Pair()
     with a_port(lambda: channel) as port, connected(port) as client:
         client.sendall(b"a question")
         client.shutdown(socket.SHUT_WR)
@@ -73,7 +50,7 @@ def test_both_ways_with_an_end_each() -> None:
 
 
 def test_the_answer_may_end_before_the_question() -> None:
-    channel = SocketChannel()
+    channel = Pair()
     with a_port(lambda: channel) as port, connected(port) as client:
         channel.far.shutdown(socket.SHUT_WR)
         assert everything(client) == b""
@@ -83,20 +60,42 @@ def test_the_answer_may_end_before_the_question() -> None:
 
 
 def test_a_client_that_is_gone_ends_its_channel() -> None:
-    channel = SocketChannel()
+    channel = Pair()
     with a_port(lambda: channel) as port:
         connected(port).close()
         assert everything(channel.far) == b""
 
 
-def test_what_is_cut_off_does_not_look_whole() -> None:
-    channel = SocketChannel()
-    with a_port(lambda: channel) as port, connected(port) as client:
+def lose(channel: Pair, _: LocalPort) -> None:
+    channel.is_lost = True
+    channel.far.close()
+
+
+@pytest.mark.parametrize("end", [lose, lambda channel, _: channel.close(), lambda _, local: local.hang_up()])
+def test_what_is_cut_off_does_not_look_whole(end: Callable[[Pair, LocalPort], None]) -> None:
+    channel = Pair()
+    with closing(LocalPort(0, lambda: channel)) as local, connected(local.port) as client:
         channel.far.sendall(b"half")
         assert client.recv(4) == b"half"
-        channel.cut()
+        end(channel, local)
         with pytest.raises(ConnectionResetError):
             client.recv(1)
+
+
+def test_who_still_waits_outlives_a_hang_up() -> None:
+    channel, asked, ready = Pair(), threading.Event(), threading.Event()
+
+    def open_channel() -> Pair:
+        asked.set()
+        ready.wait(10)
+        return channel
+
+    with closing(LocalPort(0, open_channel)) as local, connected(local.port) as client:
+        asked.wait(10)
+        local.hang_up()
+        ready.set()
+        channel.far.sendall(b"x")
+        assert client.recv(1) == b"x"
 
 
 def test_without_a_channel_the_connection_is_closed() -> None:
@@ -105,10 +104,10 @@ def test_without_a_channel_the_connection_is_closed() -> None:
 
 
 def test_one_that_waits_for_its_channel_holds_up_no_other() -> None:
-    channel, ready = SocketChannel(), threading.Event()
+    channel, ready = Pair(), threading.Event()
     first = threading.Lock()
 
-    def open_channel() -> SocketChannel | None:
+    def open_channel() -> Pair | None:
         if first.acquire(blocking=False):
             ready.wait(10)
             return None
@@ -121,7 +120,7 @@ def test_one_that_waits_for_its_channel_holds_up_no_other() -> None:
 
 
 def test_close_ends_all_and_frees_the_port() -> None:
-    channel = SocketChannel()
+    channel = Pair()
     before = set(threading.enumerate())
     local = LocalPort(0, lambda: channel)
     client = connected(local.port)

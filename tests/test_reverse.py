@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from fixtures import folder
+
 from hpclab.connection import ReverseAnswer
 from hpclab.errors import ConfigError, NotRunning, TookTooLong
 from hpclab.folder import SessionFolder
 from hpclab.hosts.local import LocalHost
-from hpclab.reverse import ask_reverse
+from hpclab.hosts.recording import RecordingHost
+from hpclab.reverse import ask_reverse, held_ports, listeners
 
 HOST = LocalHost({})
 UP = ReverseAnswer(jupyter_port=40002, dashboard_port=40003).to_text()
@@ -91,3 +94,21 @@ def test_a_session_of_an_older_hpclab_has_no_such_way(tmp_path):
 def test_what_is_no_host_name_is_no_file_name_either(here):
     with pytest.raises(ConfigError, match="no name of a login node"):
         ask_reverse(HOST, here, "../token", within_s=1)
+
+
+def test_it_is_known_who_listens_on_a_port():
+    text = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:9F4D 00000000:0000 0A 00000000:00000000 00:00000000 00000000  4001        0 1 1 0 100 0 0 10 0
+   1: 0100007F:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 2 1 0 100 0 0 10 0
+   2: 0100007F:9F4D 0100007F:D2F0 01 00000000:00000000 00:00000000 00000000  4002        0 3 1 0 20 4 30 10 -1
+"""
+    assert listeners(text) == {0x9F4D: 4001, 22: 0}
+
+
+@pytest.mark.parametrize(("uid", "ports"), [(4001, (40000, 40001)), (4002, None)])
+def test_ports_that_another_user_has_now_are_not_held(uid, ports):
+    host, here = RecordingHost(), folder()
+    host.files[here.reverse_answer("login")] = ReverseAnswer(jupyter_port=40000, dashboard_port=40001).to_text()
+    rows = [f" 0: 0100007F:{port:04X} 0:0 0A 0:0 0:0 0 4001 0 1" for port in (40000, 40001)]
+    host.files["/proc/net/tcp"] = "\n".join(["sl …", *rows])
+    assert held_ports(host, here, "login", uid) == ports

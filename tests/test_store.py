@@ -142,7 +142,7 @@ def test_without_home_there_are_no_sessions(tmp_path):
 
 
 def test_an_unknown_session_is_told_with_those_that_are_known(host):
-    with pytest.raises(NoSuchSession, match="no session 'bold-heron' on recording\nsessions: calm-otter"):
+    with pytest.raises(NoSuchSession, match="no session 'bold-heron' on recording\nsessions there: calm-otter"):
         store(host).session("bold-heron")
 
 

@@ -19,7 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -34,12 +34,16 @@ from hpclab.errors import (
     Unreachable,
 )
 from hpclab.ownoutput import OwnOutput, unfit
+from hpclab.pump import RECONNECT_S, LocalPort, SocketChannel
 from hpclab.shell import new_mark, remote_command
 from hpclab.sshconfig import SshConfig, check_destination, has_authority, options, parse, reasons_for_openssh
 
 # SIGINT is for us, and ssh honours that it is ignored. The pipe at fd 0 is ours: its end, without a word before,
-# is our death, whatever kills us, and ends ssh.
-GUARDED = 'trap "" INT; exec 3<&0; { read -r _ <&3 || kill $$; } >/dev/null 2>&1 & exec "$@" </dev/null 3<&-'
+# is our death, whatever kills us, and ends ssh; the sockets of its forwards, which $0 begins, it would leave.
+GUARDED = (
+    'trap "" INT; exec 3<&0; { read -r _ <&3 || { kill $$; rm -f "$0".*; }; } >/dev/null 2>&1 & '
+    'exec "$@" </dev/null 3<&-'
+)
 # never a connection of their own: what finds the master gone must neither log in again nor ask anybody
 CLIENT = ["-F", "/dev/null", "-o", "BatchMode=yes", "-o", "ProxyCommand=false", "-o", "LogLevel=ERROR"]
 # whatever ~/.ssh/config says, this connection is for us alone
@@ -59,7 +63,7 @@ OURS = [
     for word in ("-o", option)
 ]
 SOCKET_PATH_MAX = 104 - 1 - len(".0123456789abcdef")
-"""Of the system, less the suffix under which ssh makes it."""
+"""Of the system, less the suffix under which ssh makes it; a forward's is shorter."""
 # after these words of `ssh -v` only the network can keep us waiting, never the user
 WAITS_FOR_NETWORK = re.compile(
     r"debug1: (Connecting to|Connection established|identity file|Local version|Remote protocol|compat_banner"
@@ -69,6 +73,8 @@ WAITS_FOR_NETWORK = re.compile(
 VERBOSE = re.compile(r"OpenSSH_|Authenticated using |Transferred: |Bytes per second: ")
 # what an error will say, and nobody has to read twice
 LAST_WORDS = re.compile(r": Permission denied \(|^Connection (closed|reset)|^Received disconnect|^Disconnected")
+# the connection is lost, or ssh was told to end: it closes channels in turn, and the first is the control socket
+LEAVES = re.compile(r"debug1: channel 0: free:|Timeout, server |client_loop: |ssh_dispatch_run_fatal: ")
 SSH_FAILED = 255
 
 
@@ -108,20 +114,22 @@ class OpensshLogin:
                 said = _ssh_g(self.destination)
                 self._config = parse(self.destination, said) if said else None
                 theirs = _control_path(said) if self._may_borrow else None
-                self._master = _UsersMaster(theirs) if theirs else self._new_master(timeout_s)
-            for forward in self._forwards:
-                self._listen(forward)
+                self._master = _UsersMaster(theirs, self._socket_path()) if theirs else self._new_master(timeout_s)
+            for forward in list(self._forwards):
+                self._lead(forward)
 
     def drop(self) -> None:
         # not under the lock: whoever holds it may be waiting for the user
         master = self._master
+        passages = [forward.hang_up() for forward in list(self._forwards)]
         if isinstance(master, _UsersMaster):
-            # it is theirs to end, and of no more use to us; but the ports must be free for our own
-            for forward in self._forwards:
-                _request(master.socket_path, "cancel", "-L", forward.specification)
+            # it is theirs to end, and of no more use to us
             self._may_borrow, self._master = False, None
         elif master:
             master.end()
+        for passage in passages:
+            if passage:
+                passage.close()
 
     def start(self, argv: Sequence[str], *, prologue: Sequence[str] = ()) -> RemoteCommand:
         mark = new_mark()
@@ -130,8 +138,12 @@ class OpensshLogin:
 
     def forward(self, local_port: int, host: str, port: int) -> _Forward:
         with self._lock:
-            forward = _Forward(_free_port(local_port), host, port, self)
-            self._listen(forward)
+            forward = _Forward(self, local_port, host, port)
+            try:
+                self._lead(forward)
+            except BaseException:
+                forward.close()
+                raise
             self._forwards.append(forward)
             return forward
 
@@ -144,7 +156,8 @@ class OpensshLogin:
 
     def close(self) -> None:
         self.drop()
-        self._forwards.clear()
+        for forward in list(self._forwards):
+            forward.close()
         self._master = None
         if self._short_folder:
             shutil.rmtree(self._short_folder, ignore_errors=True)
@@ -152,12 +165,13 @@ class OpensshLogin:
     def _new_master(self, timeout_s: float) -> _Master:
         somebody = _somebody_is_there()
         config = self._config
+        limit_s = min(timeout_s, (config and config.connect_timeout_s) or timeout_s)
         proxied = self._through is not None or bool(config and (config.proxy_jump or config.proxy_command))
         how = ["-o", f"BatchMode={'no' if somebody else 'yes'}"]
         if self._through:
             how += self._way_through(self._through)
         elif not proxied:
-            how += ["-o", f"ConnectTimeout={math.ceil(timeout_s)}"]
+            how += ["-o", f"ConnectTimeout={math.ceil(limit_s)}"]
             if self._address and config:
                 name = config.hostname if config.port == 22 else f"[{config.hostname}]:{config.port}"
                 how += ["-o", f"HostName={self._address}", "-o", f"HostKeyAlias={config.host_key_alias or name}"]
@@ -168,7 +182,7 @@ class OpensshLogin:
         self._master = master = _Master(argv, path)
         try:
             # ssh has ConnectTimeout, and its own words are better
-            is_open = master.wait_until_open(silence_s=math.inf if asks_unseen else timeout_s + 1, may_ask=somebody)
+            is_open = master.wait_until_open(silence_s=math.inf if asks_unseen else limit_s + 1, may_ask=somebody)
         except BaseException:
             master.end()
             raise
@@ -176,7 +190,7 @@ class OpensshLogin:
             silent = master.is_alive
             master.end()
             raise explain(
-                self.destination, master.said, master.debug, asked=somebody, silent_s=timeout_s if silent else 0
+                self.destination, master.said, master.debug, asked=somebody, silent_s=limit_s if silent else 0
             )
         self._address = "" if proxied else master.address
         return master
@@ -213,25 +227,17 @@ class OpensshLogin:
         words = list(self._master.said)[-3:] if isinstance(self._master, _Master) else []
         return ConnectionLost(f"the connection to {self.destination} is gone\n{_indented(words)}\nconnect again")
 
-    def _listen(self, forward: _Forward) -> None:
-        """Unless it does already."""
-        master = self._open_master()
-        if forward.master is master:
-            return
-        _free_port(forward.local_port)
-        done = _request(master.socket_path, "forward", "-L", forward.specification)
-        if done.returncode:
-            _free_port(forward.local_port)  # it may have been taken just now
-            self._open_master()
-            raise OSError(errno.EIO, f"ssh does not listen on port {forward.local_port}: {done.stderr.strip()}")
-        forward.master = master
+    def _forget(self, forward: _Forward) -> None:
+        with contextlib.suppress(ValueError):  # it never came so far, or is closed twice
+            self._forwards.remove(forward)
 
-    def _cancel(self, forward: _Forward) -> None:
-        with self._lock:
-            if forward in self._forwards:
-                self._forwards.remove(forward)
-                if forward.master and forward.master.is_open:
-                    _request(forward.master.socket_path, "cancel", "-L", forward.specification)
+    def _lead(self, forward: _Forward) -> None:
+        master = self._open_master()
+        try:
+            forward.lead_through(master)
+        except OSError:
+            self._open_master()  # or it has just ended
+            raise
 
 
 class _Master:
@@ -243,17 +249,20 @@ class _Master:
         """What is for people: the latest lines that are not of `ssh -v`."""
         self.debug: deque[str] = deque(maxlen=500)
         self.address = ""
-        self._has_opened = self._authenticates = False
-        self._requested = 0
-        self._channels: dict[int, int] = {}
-        """The local port that each one serves."""
-        self._refusals: dict[int, str] = {}
+        self._has_opened = self._authenticates = self._is_leaving = False
+        self._requested = ""
+        self._channels: dict[int, str] = {}
+        """Where each one leads to."""
+        self._refusals: dict[str, str] = {}
         self._unfinished = b""
         self._heard = threading.Condition()
         self._heard_at_s = time.monotonic()
         # in our process group, so that it may ask at the terminal
         self._process = subprocess.Popen(
-            ["sh", "-c", GUARDED, "sh", *argv], stdin=subprocess.PIPE, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+            ["sh", "-c", GUARDED, socket_path, *argv],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         )
         assert self._process.stdin
         assert self._process.stderr
@@ -271,6 +280,10 @@ class _Master:
         """Authenticated, and not ended since."""
         return self._has_opened and self.is_alive
 
+    def is_gone(self) -> bool:
+        """Known before its connections end by that, for it says so; not when it is killed."""
+        return not self._take_in() or self._is_leaving
+
     def wait_until_open(self, *, silence_s: float, may_ask: bool) -> bool:
         """False: it has ended, or is alive and the network has been silent for that long."""
         with self._heard:
@@ -287,10 +300,11 @@ class _Master:
         self._listener.join(1)
         return False
 
-    def refusal(self, local_port: int) -> str:
+    def refusal(self, target: str) -> str:
+        """`target` is HOST port PORT."""
         # ssh says it before it closes the connection, so nobody asks too early
         self._take_in()
-        return self._refusals.get(local_port, "")
+        return self._refusals.get(target, "")
 
     def end(self) -> None:
         """Without waiting for the other side."""
@@ -338,18 +352,20 @@ class _Master:
 
     def _take(self, line: str) -> None:
         self._heard_at_s = time.monotonic()
+        self._is_leaving |= LEAVES.match(line) is not None
         if authenticated := re.match(r"Authenticated to \S+ \((?:\[(.+)\]:\d+|via proxy)\)", line):
             self.address = authenticated[1] or ""
         elif line.startswith("debug"):
             self.debug.append(line)
             self._authenticates |= line.startswith("debug1: SSH2_MSG_SERVICE_ACCEPT")
-            if requested := re.match(r"debug1: Connection to port (\d+) forwarding to ", line):
-                self._requested = int(requested[1])
+            # for a forwarded socket the port is -2
+            if requested := re.match(r"debug1: Connection to port \S+ forwarding to (.+) requested", line):
+                self._requested = requested[1]
                 self._refusals.pop(self._requested, None)
             elif opened := re.match(r"debug1: channel (\d+): new .*\[direct-tcpip\]", line):
                 self._channels[int(opened[1])] = self._requested
         elif refused := re.match(r"channel (\d+): open failed: (.*)", line):
-            self._refusals[self._channels.get(int(refused[1]), 0)] = refused[2]
+            self._refusals[self._channels.get(int(refused[1]), "")] = refused[2]
         elif not VERBOSE.match(line):
             self.said.append(line)
             if self._authenticates and not self._has_opened and not LAST_WORDS.search(line):
@@ -361,35 +377,118 @@ class _UsersMaster:
     """A connection that the user has opened, and will close; its words are not for us."""
 
     socket_path: str
+    own_path: str
+    """What the paths of our sockets begin with."""
 
     @property
     def is_open(self) -> bool:
         return _request(self.socket_path, "check").returncode == 0
 
-    def refusal(self, local_port: int) -> str:
+    def is_gone(self) -> bool:
+        return False  # nobody tells
+
+    def refusal(self, target: str) -> str:
         return ""
 
 
-@dataclass(eq=False)
-class _Forward:
-    local_port: int
-    host: str
-    port: int
-    login: OpensshLogin = field(repr=False)
-    master: _Master | _UsersMaster | None = None
-    """Which listens; after a reconnect it is another one."""
+@dataclass(frozen=True)
+class _Passage:
+    """A unix socket at which a master listens, and whose connections it leads to a port over there."""
 
-    @property
-    def specification(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"127.0.0.1:{self.local_port}:{host}:{self.port}"
+    master: _Master | _UsersMaster
+    path: str
+    target: str
+    """HOST:PORT"""
+
+    def open(self) -> None:
+        done = _request(self.master.socket_path, "forward", "-L", f"{self.path}:{self.target}")
+        if done.returncode:
+            raise OSError(errno.EIO, f"ssh does not listen at {self.path}: {done.stderr.strip()}")
+
+    def connect(self) -> SocketChannel:
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.connect(self.path)
+        except BaseException:
+            sock.close()
+            raise
+        return SocketChannel(sock, is_cut=self.master.is_gone)
+
+    def close(self) -> None:
+        with contextlib.suppress(TookTooLong):  # a master of the user's may hang
+            if self.master.is_open:
+                _request(self.master.socket_path, "cancel", "-L", f"{self.path}:{self.target}")
+        Path(self.path).unlink(missing_ok=True)  # ssh leaves it
+
+
+class _Forward:
+    """See Forward. The port is ours all the time; who comes while there is no connection waits for the next."""
+
+    def __init__(self, login: OpensshLogin, local_port: int, host: str, port: int) -> None:
+        self._login, self._host, self._port = login, host, port
+        self._passage: _Passage | None = None
+        self._is_closed = False
+        self._changed = threading.Condition()
+        self._listener = LocalPort(local_port, self._open)
+        self.local_port = self._listener.port
 
     @property
     def refusal(self) -> str:
-        return self.master.refusal(self.local_port) if self.master else ""
+        passage = self._passage
+        return passage.master.refusal(f"{self._host} port {self._port}") if passage else ""
+
+    def lead_through(self, master: _Master | _UsersMaster) -> None:
+        """Unless it does already."""
+        if self._passage and self._passage.master is master:
+            return
+        if old := self.hang_up():
+            old.close()
+        begin = master.own_path if isinstance(master, _UsersMaster) else master.socket_path
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        passage = _Passage(master, f"{begin}.{secrets.token_hex(4)}", f"{host}:{self._port}")
+        passage.open()
+        with self._changed:
+            if not self._is_closed:
+                self._passage = passage
+            self._changed.notify_all()
+        if self._is_closed:
+            passage.close()
+
+    def hang_up(self) -> _Passage | None:
+        """End the connections; what they went through is to be closed, when nothing of it answers any more."""
+        with self._changed:
+            passage, self._passage = self._passage, None
+        self._listener.hang_up()
+        return passage
 
     def close(self) -> None:
-        self.login._cancel(self)
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        self._listener.close()
+        if passage := self.hang_up():
+            passage.close()
+        self._login._forget(self)
+
+    def _open(self) -> SocketChannel | None:
+        deadline = time.monotonic() + RECONNECT_S
+        tried: _Passage | None = None
+        while passage := self._wait_for_passage(deadline, tried):
+            try:
+                return passage.connect()
+            except (ConnectionRefusedError, FileNotFoundError):  # its master is gone
+                tried = passage
+            except OSError:  # too many open files
+                return None
+        return None
+
+    def _wait_for_passage(self, deadline: float, tried: _Passage | None) -> _Passage | None:
+        """One that was not tried yet."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._is_closed or self._passage not in (None, tried), deadline - time.monotonic()
+            )
+            return self._passage if self._passage is not tried and not self._is_closed else None
 
 
 class RemoteCommand:
@@ -547,15 +646,6 @@ def _run(argv: Sequence[str], *, timeout_s: float = 10) -> subprocess.CompletedP
         )
     except subprocess.TimeoutExpired as error:
         raise TookTooLong(f"`{shlex.join(argv)}` did not answer within {timeout_s:.0f} s\ntry it by hand") from error
-
-
-def _free_port(local_port: int) -> int:
-    """A port to listen on, 0 being any; OSError as from `bind`. ssh itself would only say that it failed."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", local_port))
-        probe.listen()
-        return int(probe.getsockname()[1])
 
 
 def _somebody_is_there() -> bool:

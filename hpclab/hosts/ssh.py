@@ -32,7 +32,7 @@ from hpclab.errors import (
 )
 from hpclab.hosts import Ask, Forward, LoginNode, RemoteProcess
 from hpclab.ownoutput import OwnOutput, unfit
-from hpclab.pump import LocalPort
+from hpclab.pump import RECONNECT_S, LocalPort
 from hpclab.shell import new_mark, printable, remote_command
 from hpclab.sshconfig import SshConfig, check_destination, parse
 
@@ -48,8 +48,6 @@ ALIVE_S = 5
 UNACKNOWLEDGED_MS = 15_000
 ANSWER_S = 30
 """For the server to open a channel."""
-RECONNECT_S = 30
-"""How long a connection to a local port waits for the login node to be there again."""
 QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 
@@ -545,7 +543,7 @@ class ParamikoForward:
         deadline = time.monotonic() + RECONNECT_S
         while transport := self._login.wait_for_transport(deadline, lambda: not self._is_closed):
             try:
-                return _channel(transport, self._host, self._port, max(1.0, deadline - time.monotonic()))
+                return _channel(transport, self._host, self._port, ANSWER_S)
             except paramiko.ChannelException as error:
                 self.refusal = self._login.refusal_of(error)
                 return None

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from hpclab.connection import LOOPBACK, Connection
+from hpclab.credentials import new_token
 from hpclab.errors import ConfigError
 from hpclab.folder import SessionFolder
 from hpclab.inside.environ import rank_environment
@@ -131,6 +132,8 @@ class Supervisor:
         for stale in (folder.over, folder.scheduler, folder.addresses, folder.connection, folder.roster, folder.pulse):
             withdraw(stale)
         forget(folder)
+        # of a job that is started again, somebody on its former node may have been sent the old one
+        announce(folder.token, f"{new_token()}\n")
         # first on PATH, so that `hpclab` and `python` in JupyterLab's terminals are the job's own
         bin_folder = str(Path(sys.executable).parent)
         env = {

@@ -16,7 +16,8 @@ from hpclab.hosts.openssh import OpensshLogin, explain
 pytestmark = pytest.mark.cluster(nodes=["node1"])
 
 PRELUDE = """
-import faulthandler, os, pathlib, socket, sys, threading, time
+import contextlib, faulthandler, os, pathlib, socket, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
 faulthandler.dump_traceback_later(50, exit=True)  # no script hangs unseen
 from hpclab.errors import *
 from hpclab.hosts import LoginNode
@@ -45,6 +46,10 @@ def fails(what):
     except Exception as error:
         print(type(error).__name__, error, sep="\\n")
 
+def sockets():
+    links = [pathlib.Path("/proc/self/fd", fd) for fd in os.listdir("/proc/self/fd")]
+    return sum("socket:" in os.readlink(link) for link in links if link.is_symlink())
+
 def until(condition):
     deadline = time.monotonic() + 30
     while not condition():
@@ -68,6 +73,10 @@ Host shared
   HostName login
   HostKeyAlias login
   ControlPath ~/shared.sock
+Host impatient
+  HostName 127.0.0.1
+  Port 4022
+  ConnectTimeout 1
 Host behind
   HostName node1
   ProxyJump login
@@ -124,14 +133,25 @@ def test_a_key_lets_in(laptop):
     assert says(laptop, 'login = to("login"); print(login.address, output(login, "hostname"))') == "10.77.0.1 login"
 
 
-def test_nothing_is_left_of_a_closed_login(laptop):
-    text = """
+@pytest.mark.parametrize("connection", ["open", "lost"])
+def test_nothing_is_left_of_a_closed_login(laptop, connection):
+    text = f"""
+before = sockets()
 login = OpensshLogin("login", folder="/home/ada/closed")
 login.connect()
-login.close()
-print(os.listdir("/home/ada/closed"))
+forward = login.forward(0, "node1", 22)
+with socket.create_connection(("127.0.0.1", forward.local_port)) as used:
+    used.recv(7)
+    with contextlib.ExitStack() as stack:
+        if "{connection}" == "lost":
+            login.drop()
+            stack.enter_context(socket.create_connection(("127.0.0.1", forward.local_port)))
+            until(lambda: None in forward._listener._live.values())
+        login.close()
+until(lambda: threading.active_count() == 1)
+print(os.listdir("/home/ada/closed"), sockets() - before)
 """
-    assert says(laptop, text) == "[]"
+    assert says(laptop, text) == "[] 0"
     until(lambda: not [line for line in laptop.processes() if line.startswith("ssh ")], what="the end of ssh")
 
 
@@ -260,6 +280,17 @@ def accept():
 threading.Thread(target=accept, daemon=True).start()
 began = time.monotonic()
 fails(lambda: to("ssh://127.0.0.1:%d" % listener.getsockname()[1]))
+assert time.monotonic() - began < 5
+"""
+    assert says(laptop, text).startswith("Unreachable\n")
+
+
+def test_the_users_own_limit_holds_where_it_is_shorter(laptop):
+    text = """
+login = OpensshLogin("impatient", folder="private")
+listener = socket.create_server(("127.0.0.1", 4022))
+began = time.monotonic()
+fails(lambda: login.connect(timeout_s=30))
 assert time.monotonic() - began < 5
 """
     assert says(laptop, text).startswith("Unreachable\n")
@@ -487,20 +518,52 @@ print(through(forward), output(login, "hostname"), login.address)
     assert rest == "b'SSH-2.0' login 10.77.0.1\n"
 
 
-def test_a_port_taken_meanwhile_is_told_on_reconnecting(laptop):
+def test_who_comes_while_there_is_no_connection_gets_an_answer_from_the_next(laptop):
     text = """
 login = to("login")
 forward = login.forward(0, "node1", 22)
-login.drop()
-with socket.create_server(("127.0.0.1", forward.local_port)):
-    fails(login.connect)
-forward.close()
-login.connect()
-print(login.forward(0, "node1", 22).local_port > 0)
+end = {"drop": login.drop, "kill": lambda: login._master._process.kill()}
+for how in end:
+    end[how]()
+    until(lambda: not login.is_connected)
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(through, forward) for _ in range(3)]
+        until(lambda: len(forward._listener._live) == 3)
+        fails(lambda: socket.create_server(("127.0.0.1", forward.local_port)))
+        login.connect()
+        print(how, *(each.result(10) for each in waiting))
 """
     said = says(laptop, text)
-    assert "Address already in use" in said
-    assert said.endswith("True")
+    assert said.count("Address already in use") == 2
+    for how in ("drop", "kill"):
+        assert f"{how} b'SSH-2.0' b'SSH-2.0' b'SSH-2.0'\n" in f"{said}\n"
+
+
+@pytest.mark.parametrize(
+    ("destination", "end"),
+    [
+        ("login", "login.drop()"),
+        ("login", "login._master._process.terminate()"),
+        ("behind", "login._master._process.terminate()"),
+        ("shared", "login.drop()"),
+    ],
+)
+def test_what_a_lost_connection_cuts_off_does_not_look_whole(laptop, destination, end):
+    laptop.run("ssh -fNM shared")
+    text = f"""
+login = to("{destination}")
+forward = login.forward(0, "node1", 22)
+with socket.create_connection(("127.0.0.1", forward.local_port)) as connection:
+    with connection.makefile("rb") as stream: print(stream.readline()[:7])
+    {end}
+    fails(lambda: print(connection.recv(1)))
+login.close()
+"""
+    try:
+        said = says(laptop, text)
+    finally:
+        laptop.run("ssh -O exit shared")
+    assert said.splitlines()[:2] == ["b'SSH-2.0'", "ConnectionResetError"]
 
 
 def test_a_lost_master_leads_to_no_other_connection(laptop):
@@ -517,12 +580,20 @@ fails(lambda: RemoteCommand([*_client(path), "login", "echo x; echo x >&2"], b"x
 
 
 def test_all_ends_with_the_process_however_it_ends(a_bare_cluster, laptop):
-    text = 'login = to("login"); login.start(["sleep", "1000"]); print("up", flush=True); sys.stdin.read()'
+    text = """
+login = OpensshLogin("login", folder="/home/ada/killed")
+login.connect()
+login.forward(0, "node1", 22)
+login.start(["sleep", "1000"])
+print("up", flush=True)
+sys.stdin.read()
+"""
     begun = begin(laptop, text)
     assert [line for line in laptop.processes() if line.startswith("ssh ")]
     send(begun, signal.SIGKILL)
     begun.wait(10)
     until(lambda: not [line for line in laptop.processes() if line.startswith("ssh ")], what="the end of ssh")
+    until(lambda: not laptop.says("ls killed"), what="the end of its sockets")
     login = a_bare_cluster.on("login", user="root")
     until(lambda: "sshd: ada" not in login.says("ps -eo args="), what="the end of the connection")
 

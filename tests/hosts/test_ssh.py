@@ -611,6 +611,7 @@ class TestTrouble:
             it.drop()
             show(time.monotonic() - began); sys.stdin.readline()
             waiting = pool.submit(fetch, port, b"waiting")
+            while len(it._forwards[0]._listener._live) < 2: time.sleep(0.02)
             it.connect()
             show([unnoticed.result(20).decode(), waiting.result(20).decode()])
         it.close()
@@ -651,6 +652,36 @@ class TestTrouble:
                 cluster.service("login", "start", "sshd")
             laptop.hears()
             assert laptop.says == "two"
+
+    def test_who_waits_for_a_connection_is_sent_away_by_close(self, cluster: Cluster) -> None:
+        seen = at_laptop(
+            cluster,
+            """
+            it = login("login")
+            port = it.forward(0, "node1", 7000).local_port
+            it.drop()
+            with ThreadPoolExecutor(1) as pool:
+                waiting = pool.submit(fetch, port, b"")
+                while None not in it._forwards[0]._listener._live.values(): time.sleep(0.02)
+                it.close()
+                answer = waiting.result(10).decode()
+            deadline = time.monotonic() + 5
+            while any(ours().values()) and time.monotonic() < deadline: time.sleep(0.02)
+            show([answer, ours()])
+            """,
+        )
+        assert seen == ["", {"threads": [], "sockets": 0}]
+
+    def test_the_users_own_limit_holds_where_it_is_shorter(self, cluster: Cluster) -> None:
+        seen = at_laptop(
+            cluster,
+            """
+            silent = socket.create_server(("127.0.0.1", 0))
+            address = f"ssh://127.0.0.1:{silent.getsockname()[1]}"
+            login(address, timeout_s=30, settings={"connect_timeout_s": 1})
+            """,
+        )
+        assert "there was no word for 1 s" in seen["words"]
 
     def test_an_sshd_that_never_speaks(self, cluster: Cluster) -> None:
         seen = at_laptop(
