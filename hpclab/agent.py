@@ -36,7 +36,7 @@ from hpclab.hosts.local import LocalHost
 from hpclab.interrupts import held_back
 from hpclab.remote import CTRL_C, PROTOCOL
 from hpclab.request import shaped
-from hpclab.reverse import ask_reverse, held_ports
+from hpclab.reverse import are_held, ask_reverse, opened_ports
 from hpclab.session import ALIVE, Session
 from hpclab.show import offers_table
 
@@ -263,16 +263,17 @@ def _watch_session(out: Answers, session: Session, request: dict[str, Any]) -> N
     """Tell what it looks like, again whenever that matters to a tunnel, until it has ended."""
     host, told, seen, asked = _host(), None, None, 0.0
     while True:
-        back = held_ports(host, session.folder, host.name, os.getuid())
-        now, files = time.monotonic(), (session.signs, back)
+        opened = opened_ports(host, session.folder, host.name)
+        held = opened if opened and are_held(host, opened, os.getuid()) else None
+        now, files = time.monotonic(), (session.signs, opened, held)
         if files != seen or now - asked > LOOK_S:
             seen, asked = files, now
             view = session.view()
             described = view.describe(session.token, destination=request["destination"])
             connection = view.connection
             described["connection"] = connection and asdict(connection)
-            described["reverse"] = back
-            matters = [described[key] for key in ("state", "reason", "jupyter_url", "connection", "reverse")]
+            described["reverse"] = held
+            matters = [opened, *(described[key] for key in ("state", "reason", "jupyter_url", "connection", "reverse"))]
             if matters != told:
                 told = matters
                 out.tell(session=described)

@@ -49,6 +49,6 @@ def login_node(by: Means, *, folder: str, ask: Ask, tell: Callable[[str], None],
     def of_jump(destination: str) -> SshConfig:
         return resolve(destination) or config_without_ssh(destination)
 
-    return ParamikoLogin(
-        by.config, ask=ask, tell=tell, address=address, resolve=of_jump, node_known_hosts=f"{folder}/known_hosts-{by.config.hostname}"
-    )
+    # each cluster's node1 is another machine
+    nodes = f"{folder}/known_hosts-{by.config.hostname}"
+    return ParamikoLogin(by.config, ask=ask, tell=tell, address=address, resolve=of_jump, node_known_hosts=nodes)

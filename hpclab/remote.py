@@ -132,23 +132,27 @@ class Remote:
 
     def _unfit(self, process: RemoteProcess, version: str) -> HpclabError:
         """Why there was no hello, or one that we cannot talk to."""
-        where = f"{self.python} on {self.login.destination}" if self.python else self.login.destination
+        destination = self.login.destination
+        where = f"in {self.python} on {destination}" if self.python else f"on {destination}"
+        too_old = f"is too old for this {__version__}"
         if version:
-            return RemoteUnfit(f"hpclab {version} on {where} is too old for this {__version__}\n{self._install()}")
+            return RemoteUnfit(f"hpclab {version} {where} {too_old}\n{self._install()}")
         process.stdin.close()
         said = printable(process.stderr.read().decode(errors="replace")).strip()
         exit_status = process.wait(timeout_s=10)
         evidence = "".join(f"  {line}\n" for line in said.splitlines()[-5:])
-        if "No such command" in said:
-            return RemoteUnfit(f"hpclab on {where} is too old for this {__version__}\n{self._install()}")
         if self.python and exit_status in (126, 127):
             return RemoteUnfit(
-                f"there is no Python {where}\n{evidence}"
+                f"there is no Python {self.python} on {destination}\n{evidence}"
                 "set `remote_python` to the one that has hpclab, or unset it, and hpclab is looked for"
             )
-        if exit_status in (126, 127) or "No module named hpclab" in said:
-            return RemoteUnfit(f"there is no hpclab on {where}\n{evidence}{self._install()}")
-        return RemoteUnfit(f"hpclab on {where} does not start: exit status {exit_status}\n{evidence}{self._install()}")
+        if "No such command" in said:
+            what = f"hpclab {where} {too_old}"
+        elif exit_status in (126, 127) or "No module named hpclab" in said:
+            what = f"there is no hpclab {where}"
+        else:
+            what = f"hpclab {where} does not start: exit status {exit_status}"
+        return RemoteUnfit(f"{what}\n{evidence}{self._install()}")
 
     def _install(self) -> str:
         """The command that brings this version there, and what to do where it is there already."""

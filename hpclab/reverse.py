@@ -40,15 +40,22 @@ def ask_reverse(host: Host, folder: SessionFolder, login: str, *, within_s: floa
     return answer.jupyter_port, answer.dashboard_port
 
 
-def held_ports(host: Host, folder: SessionFolder, login: str, uid: int) -> tuple[int, int] | None:
-    """The ports that the main job has opened on this login node, as long as it is the user who listens there."""
+def opened_ports(host: Host, folder: SessionFolder, login: str) -> tuple[int, int] | None:
+    """What the main job last opened on this login node."""
     try:
         answer = ReverseAnswer.from_text(host.read(folder.reverse_answer(login)))
-        listening = listeners(host.read("/proc/net/tcp"))
     except (OSError, UnreadableOutput):
         return None
-    ports = (answer.jupyter_port, answer.dashboard_port)
-    return ports if not answer.reason and all(listening.get(port) == uid for port in ports) else None
+    return None if answer.reason else (answer.jupyter_port, answer.dashboard_port)
+
+
+def are_held(host: Host, ports: tuple[int, int], uid: int) -> bool:
+    """It is the user who listens there: the job's ssh may be gone, and the ports another one's."""
+    try:
+        listening = listeners(host.read("/proc/net/tcp"))
+    except OSError:
+        return False
+    return all(listening.get(port) == uid for port in ports)
 
 
 def listeners(text: str) -> dict[int, int]:

@@ -306,7 +306,7 @@ class Tunnel:
             if self._wait(delay_s * random.uniform(1, 1.2)):
                 break
             try:
-                self._connect(self._login)
+                self._login.connect(timeout_s=CONNECT_S)
                 return self._next()
             except (*PASSING, LoginFailed) as passing:
                 if isinstance(passing, LoginFailed) and not COMES_OR_GOES.search(str(passing)):
@@ -323,16 +323,6 @@ class Tunnel:
         if self._node_login:
             self._node_login[1].drop()
         self._close_watch()
-
-    def _connect(self, login: LoginNode) -> None:
-        """With its forwards; if others have taken their ports, they have to be made anew."""
-        try:
-            login.connect(timeout_s=CONNECT_S)
-        except OSError as error:
-            if error.errno not in TAKEN:
-                raise
-            self._close_forwards()
-            login.connect(timeout_s=CONNECT_S)
 
     # the session
 
@@ -471,7 +461,7 @@ class Tunnel:
             self._leave_node()
             self._node_login = target.node, self._login.beyond(target.node)
         login = self._node_login[1]
-        self._connect(login)
+        login.connect(timeout_s=CONNECT_S)
         return login, (LOOPBACK, target.jupyter[1]), (LOOPBACK, target.dashboard[1])
 
     def _back(self) -> Route:

@@ -47,7 +47,8 @@ PURE = {name for names in GROUPS[:5] for name in names} - {"versions", "asking"}
     "place",
 }
 MAY = {
-    "inside": {"inside", "errors", "units", "job", "event", "config", "folder", "connection", "credentials", "launchers", "versions"},
+    "inside": {"inside", "errors", "units", "job", "event", "config", "folder", "connection", "launchers", "versions"}
+    | {"credentials"},
     "localq": {"localq"},
 }
 ONLY_INSIDE = {"dask", "distributed", "dask_mpi", "mpi4py", "jupyter_server", "jupyterlab", "tornado", "traitlets"}

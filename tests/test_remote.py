@@ -127,9 +127,9 @@ def test_a_python_in_the_home_is_the_home_over_there(login, tmp_path):
 @pytest.mark.parametrize(
     ("there", "words"),
     [
-        ("echo 'python: No module named hpclab' >&2; exit 1", "there is no hpclab on "),
+        ("echo 'python: No module named hpclab' >&2; exit 1", "there is no hpclab in "),
         ("echo \"Error: No such command 'agent'.\" >&2; exit 2", f"is too old for this {__version__}"),
-        ('echo \'{"hello": {"hpclab": "0.0.1", "protocol": 0}}\'; read -r request; read -r more', "hpclab 0.0.1 on "),
+        ('echo \'{"hello": {"hpclab": "0.0.1", "protocol": 0}}\'; read -r request; read -r more', "hpclab 0.0.1 in "),
         ("echo nonsense; echo '[1]'; echo null; echo '{}'; exit 3", "does not start: exit status 3"),
         ("echo cannot load libfoo >&2; kill -9 $$", "cannot load libfoo"),
         ("", "does not start: exit status 0"),
@@ -155,7 +155,7 @@ def test_a_machine_without_any_hpclab(login):
 
 
 def test_a_python_without_hpclab(one_that):
-    with pytest.raises(RemoteUnfit, match=r"there is no hpclab on .*\n.*No module named hpclab"):
+    with pytest.raises(RemoteUnfit, match=r"there is no hpclab in .*\n.*No module named hpclab"):
         one_that(f'exec {sys.executable} -I -S "$@"').watch("calm-otter")
 
 

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-
 from fixtures import folder
 
 from hpclab.connection import ReverseAnswer
@@ -16,7 +15,7 @@ from hpclab.errors import ConfigError, NotRunning, TookTooLong
 from hpclab.folder import SessionFolder
 from hpclab.hosts.local import LocalHost
 from hpclab.hosts.recording import RecordingHost
-from hpclab.reverse import ask_reverse, held_ports, listeners
+from hpclab.reverse import are_held, ask_reverse, listeners, opened_ports
 
 HOST = LocalHost({})
 UP = ReverseAnswer(jupyter_port=40002, dashboard_port=40003).to_text()
@@ -105,10 +104,11 @@ def test_it_is_known_who_listens_on_a_port():
     assert listeners(text) == {0x9F4D: 4001, 22: 0}
 
 
-@pytest.mark.parametrize(("uid", "ports"), [(4001, (40000, 40001)), (4002, None)])
-def test_ports_that_another_user_has_now_are_not_held(uid, ports):
+@pytest.mark.parametrize(("uid", "held"), [(4001, True), (4002, False)])
+def test_ports_that_another_user_has_now_are_not_held(uid, held):
     host, here = RecordingHost(), folder()
     host.files[here.reverse_answer("login")] = ReverseAnswer(jupyter_port=40000, dashboard_port=40001).to_text()
     rows = [f" 0: 0100007F:{port:04X} 0:0 0A 0:0 0:0 0 4001 0 1" for port in (40000, 40001)]
     host.files["/proc/net/tcp"] = "\n".join(["sl …", *rows])
-    assert held_ports(host, here, "login", uid) == ports
+    assert opened_ports(host, here, "login") == (40000, 40001)
+    assert are_held(host, (40000, 40001), uid) is held

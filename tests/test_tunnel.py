@@ -94,8 +94,6 @@ class Site:
     reversed_ports: tuple[int, int] | None = None
     asleep: Callable[[], None] | None = None
     """What happens in the middle of a watch's next wait."""
-    keeps_ports: bool = True
-    """As paramiko does; with openssh they are free while there is no connection."""
 
     def serve(self, machine: str, *ports: int) -> tuple[Server, ...]:
         new = tuple(Server(f"{machine}:{port}") for port in ports)
@@ -252,9 +250,6 @@ class Login:
     def drop(self) -> None:
         self.is_connected = False
         self.cut_off()
-        if not self.site.keeps_ports:
-            for forward in self.forwards:
-                forward.unlisten()
 
     def cut_off(self) -> None:
         for forward in self.forwards:
@@ -551,9 +546,7 @@ class TestLocalPorts:
         holding.opens()
         assert {forward.listener.getsockname()[0] for forward in holding.login.forwards} == {"127.0.0.1"}
 
-    @pytest.mark.parametrize("keeps_ports", [True, False])
-    def test_they_are_the_same_after_a_loss(self, site, hold, keeps_ports):
-        site.keeps_ports = keeps_ports
+    def test_they_are_the_same_after_a_loss(self, site, hold):
         holding = hold(ports=(ports := free_ports()))
         holding.opens()
         site.disconnect()
@@ -562,36 +555,18 @@ class TestLocalPorts:
         assert (again.jupyter_port, again.dashboard_port) == ports
         assert [who_answers(port) for port in ports] == ["node17:40002", "node17:40003"]
 
-    def test_taken_meanwhile_they_are_waited_for(self, site, hold, monkeypatch):
-        monkeypatch.setattr(tunnel, "SAME_PORT_WITHIN_S", WITHIN_S)
-        site.keeps_ports = False
+    def test_those_of_a_session_that_is_put_back_into_the_queue_are_left_at_once(self, site, hold):
         holding = hold(ports=(ports := free_ports()))
         holding.opens()
-        with lost_to_another(site, holding, ports[0]):
-            until(lambda: holding.login.is_connected)
-        assert holding.hear("reopened").jupyter_port == ports[0]
-
-    def test_taken_for_good_they_are_replaced_and_that_is_said(self, site, hold):
-        site.keeps_ports = False
-        holding = hold(ports=(ports := free_ports()))
-        holding.opens()
-        with lost_to_another(site, holding, ports[0]):
-            assert f"port {ports[0]} of this machine is taken" in holding.hear("port").text
-            again = holding.hear("reopened")
-        assert again.jupyter_port != ports[0]
-        assert again.dashboard_port == ports[1]
-        assert who_answers(again.jupyter_port) == "node17:40002"
+        site.session("queued", reason="put back into the queue")
+        holding.hear("state")
+        # on its former node anybody may listen now
+        until(lambda: refused(ports[0]))
 
 
-def lost_to_another(site: Site, holding: Holding, port: int) -> socket.socket:
-    """The connection is lost, and before it is there again another program listens on the port."""
-    site.unreachable = Unreachable("no route")
-    site.disconnect()
-    holding.hear("lost")
-    holding.hear("trying")
-    another = socket.create_server(("127.0.0.1", port))
-    site.unreachable = None
-    return another
+def refused(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) != 0
 
 
 class TestLosses:

@@ -75,7 +75,8 @@ class Forward(Protocol):
 class LoginNode(Protocol):
     """A login node over one SSH connection, authenticated once; all methods from any thread.
 
-    It outlives its connection: `connect` again after a loss, and its forwards go on with the same local ports.
+    It outlives its connection: `connect` again after a loss, and its forwards go on. Their local ports stay bound
+    meanwhile, and who connects to them waits.
     """
 
     destination: str
@@ -92,7 +93,7 @@ class LoginNode(Protocol):
         """Open the connection, and ask for what must be asked. Does nothing while it is open.
 
         `timeout_s` is for the network and the sshd to answer, not for the user. Raises Unreachable, LoginFailed or
-        HostKeyRefused; on a reconnect OSError (EADDRINUSE) when a forward's local port was taken meanwhile.
+        HostKeyRefused.
         """
         ...
 

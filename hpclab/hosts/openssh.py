@@ -199,7 +199,9 @@ class OpensshLogin:
         words = [*_client(through._open_master().socket_path), "-W", "[%h]:%p", "--", through.destination]
         # ssh gives it to the user's shell, and reads its % itself
         command = " ".join(word if word == "[%h]:%p" else shlex.quote(word.replace("%", "%%")) for word in words)
-        known = [f"{self._folder}/known_hosts", *(self._config.known_hosts if self._config else ())]
+        # each cluster's node1 is another machine
+        cluster = through._config.hostname if through._config else "login"
+        known = [f"{self._folder}/known_hosts-{cluster}", *(self._config.known_hosts if self._config else ())]
         return [
             *("-o", f"ProxyCommand={command}"),
             *("-o", "StrictHostKeyChecking=accept-new"),

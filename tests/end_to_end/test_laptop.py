@@ -195,3 +195,30 @@ def test_the_printed_line_gives_the_same_page(laptop: Laptop, site: Site) -> Non
     laptop.file("opened").unlink()
     site.nothing_is_left()
     laptop.nothing_is_left()
+
+
+@each_ssh
+def test_where_only_its_own_node_reaches_jupyterlab_there_are_other_ways(laptop: Laptop, site: Site) -> None:
+    begin = ("--host", "ada@login", "--json")
+    start = laptop.begin("hpclab", "start", "--queue", "slurm", "--name", "shut", "--bind", "loopback", *begin)
+    described = start.described()
+    assert described["tunnel"][2:4] == ["-J", "ada@login"]
+    assert "JupyterLab" in laptop.fetch(described["jupyter_url"])
+    assert start.end() == 0
+
+    # a node that nobody may enter: then the job itself comes back to the login node
+    node = described["node"]
+    site.cluster.service(node, "kill", "sshd")
+    attach = laptop.begin("hpclab", "attach", "shut", *begin)
+    url = attach.described()["jupyter_url"]
+    attach.wait_until_it_says("no tunnel onto the session's node")
+    assert "JupyterLab" in laptop.fetch(url)
+    # when its ssh is gone, its ports on the login node may be anybody's
+    site.cluster.on(node).run("pkill -x ssh")
+    attach.wait_until_it_says("is open again")
+    assert "JupyterLab" in laptop.fetch(url)
+    assert attach.end() == 0
+    site.cluster.service(node, "start", "sshd")
+    laptop.hpclab("stop", "shut")
+    site.nothing_is_left()
+    laptop.nothing_is_left()

@@ -190,7 +190,7 @@ def test_a_login_node_without_a_fitting_hpclab_is_told(laptop: Laptop, which: st
         )
     done = start(laptop, env={"HPCLAB_REMOTE_PYTHON": python})
     assert done.returncode == UNFIT, done.stderr
-    assert f"ssh ada@login '{python} -m pip install" in done.stderr
+    assert "ssh ada@login 'python3 -m venv ~/.hpclab/env && ~/.hpclab/env/bin/python -m pip install" in done.stderr
     assert ("too old" if which == "old" else "there is no hpclab") in done.stderr
 
 
