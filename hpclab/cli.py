@@ -20,9 +20,9 @@ import click
 from hpclab import options
 from hpclab.__about__ import __version__
 from hpclab.batch import parse_queue
-from hpclab.bookmarks import Bookmark, Bookmarks
+from hpclab.bookmarks import Bookmarks
 from hpclab.config import Setting, Settings, Source, config_files, load
-from hpclab.door import door_path, is_open
+from hpclab.elsewhere import NOT_FOR_THE_CLUSTER, OfSession, Repeatable, afar, place_of_session, settings_for
 from hpclab.errors import (
     INTERRUPTED,
     CommandError,
@@ -37,7 +37,7 @@ from hpclab.follow import follow
 from hpclab.growth import parse_shapes
 from hpclab.hosts.local import LocalHost
 from hpclab.interrupts import held_back
-from hpclab.place import place_of, remembered
+from hpclab.place import place_of
 from hpclab.progress import Progress
 from hpclab.request import shaped
 from hpclab.session import ALIVE, Session
@@ -45,6 +45,7 @@ from hpclab.show import (
     change_text,
     config_table,
     connection_text,
+    console,
     doctor_text,
     offers_table,
     sessions_table,
@@ -54,9 +55,6 @@ from hpclab.show import (
 from hpclab.units import counted
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from hpclab.afar import Afar
     from hpclab.doctor import Examined
 
 BY_HAND = ("slurm", "pbs")
@@ -136,76 +134,6 @@ def _here() -> str:
         raise ConfigError("the folder that you are in is gone\ncd to another one, and say it again") from error
 
 
-class Repeatable(click.Command):
-    """A command that can be said elsewhere, as it was said here: its own words are in `ctx.meta["argv"]`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta["argv"] = without_host([self.name or "", *args])
-        return super().parse_args(ctx, args)
-
-
-class OfSession(Repeatable):
-    """A command about a session: where that is on a login node, the command is said there, and shown here."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        place = _place(ctx.params.pop("host"), ctx.params.get("name") or "")
-        if place is None:
-            return super().invoke(ctx)
-        sys.exit(_afar(place).run(ctx.meta["argv"]))
-
-
-def without_host(argv: list[str]) -> list[str]:
-    """A command line without its --host."""
-    kept: list[str] = []
-    words = iter(argv)
-    for word in words:
-        if word == "--":
-            return [*kept, word, *words]
-        if word == "--host":
-            next(words, None)
-        elif not word.startswith("--host="):
-            kept.append(word)
-    return kept
-
-
-def _afar(place: Bookmark, *, holds: bool = False) -> Afar:
-    from hpclab.afar import Afar
-
-    return Afar(place, _console(stderr=True), holds=holds)
-
-
-def _place(destination: str | None, name: str) -> Bookmark | None:
-    """The login node that a command is for; None: this machine."""
-    bookmarks = Bookmarks(_host()).all()
-    settings = _settings_of(destination)
-    name = name or os.environ.get("HPCLAB_SESSION", "")
-    if settings.host:
-        return place_of(settings, name, bookmarks)
-    if destination is not None or not bookmarks or "HPCLAB_HOST" in os.environ:
-        return None
-    folder = f"{_host().home}/ssh"
-    place = remembered(
-        name, _names_here(name), bookmarks, is_held=lambda bookmark: is_open(door_path(folder, bookmark.destination))
-    )
-    return replace(place, ssh=settings.ssh) if place and settings.ssh != "auto" else place
-
-
-def _settings_of(destination: str | None) -> Settings:
-    """The user's; a mistake in a config file must not stand between people and the sessions on this machine."""
-    try:
-        return _settings(host=destination)
-    except ConfigError:
-        if destination is not None or os.environ.get("HPCLAB_HOST"):
-            raise
-        return load({}, [], {})[0]
-
-
-def _names_here(name: str) -> list[str]:
-    """This machine's sessions that may be meant: the named one, else those that are alive."""
-    found = Session.all(_host(), load({}, [], {})[0])
-    return [s["name"] for s in found if (s["name"] == name if name else s["state"] in ALIVE)]
-
-
 def _host() -> LocalHost:
     return LocalHost(os.environ)
 
@@ -219,18 +147,8 @@ def _session(name: str | None, *, or_latest: bool = False) -> Session:
     return Session.only(host, settings, or_latest=or_latest)
 
 
-def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
-
-
 def _print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
-
-
-NOT_FOR_THE_CLUSTER = {"host", "ssh", "remote_python", "remote_prologue", "profile"}
-"""Options that mean something at the laptop alone."""
 
 
 @cli.command()
@@ -261,7 +179,7 @@ def start(
         parse_queue(settings.queue)  # before anybody has to log in
         wishes = Wishes(as_json=as_json, browser=not no_browser, tunnel=not no_tunnel, bell=bell)
         told = {s.key: s.value for s in chosen if s.source > Source.SITE and s.key not in NOT_FOR_THE_CLUSTER}
-        _afar(place_of(settings, "", []), holds=not no_tunnel).start(told, name=name, fit=fit or "", wishes=wishes)
+        afar(place_of(settings, "", []), holds=not no_tunnel).start(told, name=name, fit=fit or "", wishes=wishes)
         return
     if fit:
         settings = _fitted(settings, fit)
@@ -276,14 +194,14 @@ def start(
     if as_json:
         _print_json(described)
     else:
-        _console().print(connection_text(described), markup=False)
+        console().print(connection_text(described), markup=False)
 
 
 def _fitted(settings: Settings, fit: str) -> Settings:
     """The settings with the shape that starts soonest; the comparison is shown."""
-    with _console(stderr=True).status("asking the batch system when each shape would start"):
+    with console(stderr=True).status("asking the batch system when each shape would start"):
         offers, best = Session.fit(_host(), settings, parse_shapes(fit), notebook_dir=_here())
-    _console(stderr=True).print(offers_table(offers, best))
+    console(stderr=True).print(offers_table(offers, best))
     return shaped(settings, best.shape)
 
 
@@ -313,7 +231,7 @@ def _interruptible(session: Session) -> Iterator[None]:
 
 
 def _follow(session: Session, *, although_hopeless: bool = False) -> None:
-    progress = Progress(_console(stderr=True))
+    progress = Progress(console(stderr=True))
     progress.say(f"session {session.name}")
     with progress.shown():
         for phase in follow(session, although_hopeless=although_hopeless):
@@ -424,15 +342,15 @@ def status(name: str | None, watch: bool, as_json: bool) -> None:
     session = _session(name, or_latest=True)
     if as_json:
         _print_json(session.describe())
-    elif watch and not _console().is_terminal:
+    elif watch and not console().is_terminal:
         while True:
-            _console().print(status_text(session.describe()))
+            console().print(status_text(session.describe()))
             sys.stdout.flush()
             time.sleep(2)
     elif watch:
         from rich.live import Live
 
-        with Live(console=_console(), auto_refresh=False) as live:
+        with Live(console=console(), auto_refresh=False) as live:
             try:
                 while True:
                     live.update(status_text(session.describe()), refresh=True)
@@ -440,7 +358,7 @@ def status(name: str | None, watch: bool, as_json: bool) -> None:
             except KeyboardInterrupt:
                 return
     else:
-        _console().print(status_text(session.describe()))
+        console().print(status_text(session.describe()))
 
 
 @cli.command("list")
@@ -451,10 +369,10 @@ def list_sessions(host: str | None, all_hosts: bool, as_json: bool) -> None:
     """All your sessions."""
     if host and all_hosts:
         raise click.UsageError("--host is one of them, --all-hosts all: say one of them")
-    settings = _settings_of(host)
+    settings = settings_for(host)
     if not all_hosts and settings.host:
         place = place_of(settings, "", [])
-        sys.exit(_afar(place).run(["list", *(["--json"] if as_json else [])]))
+        sys.exit(afar(place).run(["list", *(["--json"] if as_json else [])]))
     found = Session.all(_host(), load({}, [], {})[0])
     bookmarks = Bookmarks(_host()).all()
     silent: list[str] = []
@@ -464,7 +382,7 @@ def list_sessions(host: str | None, all_hosts: bool, as_json: bool) -> None:
         places = {bookmark.destination: bookmark for bookmark in bookmarks}
         if settings.host:
             places.setdefault(settings.host, place_of(settings, "", []))
-        for destination, answer in sessions_everywhere(list(places.values()), _console(stderr=True)).items():
+        for destination, answer in sessions_everywhere(list(places.values()), console(stderr=True)).items():
             if isinstance(answer, HpclabError):
                 silent.append(str(answer).splitlines()[0])
             else:
@@ -481,7 +399,7 @@ def list_sessions(host: str | None, all_hosts: bool, as_json: bool) -> None:
     if as_json:
         _print_json(found)
     elif found:
-        _console().print(sessions_table(found))
+        console().print(sessions_table(found))
     elif bookmarks and not all_hosts:
         click.echo("no sessions on this machine")
     elif not silent:
@@ -532,7 +450,7 @@ def why(name: str | None, job_id: str, as_json: bool) -> None:
         events = [{"time": event.time, "event": event.what, **event.details} for event in story.events]
         _print_json({"job": story.job.describe(time.time()), "events": events, "log": story.log_tail})
     else:
-        _console().print(story_text(story))
+        console().print(story_text(story))
 
 
 @cli.command()
@@ -580,11 +498,11 @@ def attach(name: str | None, host: str | None, as_json: bool, no_tunnel: bool, n
 
     A session that is still coming up is followed first.
     """
-    if place := _place(host, name or ""):
+    if place := place_of_session(host, name or ""):
         from hpclab.afar import Wishes
 
         wishes = Wishes(as_json=as_json, browser=not no_browser, tunnel=not no_tunnel, bell=bell)
-        _afar(place, holds=not no_tunnel).attach(wishes)
+        afar(place, holds=not no_tunnel).attach(wishes)
         return
     session = _session(name)
     if session.describe()["state"] in ("queued", "held", "starting"):
@@ -597,7 +515,7 @@ def attach(name: str | None, host: str | None, as_json: bool, no_tunnel: bool, n
     if as_json:
         _print_json(described)
     else:
-        _console().print(connection_text(described), markup=False)
+        console().print(connection_text(described), markup=False)
 
 
 @cli.command(cls=OfSession)
@@ -629,7 +547,7 @@ def config(as_json: bool, **given: Any) -> None:
     if as_json:
         _print_json({setting.key: {"value": setting.value, "source": setting.where} for setting in chosen})
     else:
-        _console().print(config_table(chosen))
+        console().print(config_table(chosen))
 
 
 @cli.command(cls=Repeatable)
@@ -652,9 +570,9 @@ def doctor(probe: bool, as_json: bool, **given: Any) -> None:
     settings, chosen = _load(given)
     if settings.host:
         argv = click.get_current_context().meta["argv"]
-        sys.exit(_afar(place_of(settings, "", [])).doctor(argv, as_json=as_json))
+        sys.exit(afar(place_of(settings, "", [])).doctor(argv, as_json=as_json))
     decided = {setting.key: setting for setting in chosen if setting.source is not Source.DEFAULT}
-    with _console(stderr=True).status("looking at this machine"):
+    with console(stderr=True).status("looking at this machine"):
         examined = examine(_host(), settings, decided)
     if probe:
         examined = _probed(examined)
@@ -662,8 +580,8 @@ def doctor(probe: bool, as_json: bool, **given: Any) -> None:
     if as_json:
         _print_json(described)
     else:
-        console = _console()
-        console.print(doctor_text(examined, unicode=console.encoding.startswith("utf")))
+        page = console()
+        page.print(doctor_text(examined, unicode=page.encoding.startswith("utf")))
     if examined.job and examined.job.interrupted:
         sys.exit(INTERRUPTED)
     if described["problems"]:
@@ -688,18 +606,18 @@ def _probed(examined: Examined) -> Examined:
 
     from hpclab.examination import Probing
 
-    console, probing, shown = _console(stderr=True), Probing(_host(), examined), ""
+    terminal, probing, shown = console(stderr=True), Probing(_host(), examined), ""
     # a closed terminal or a time limit is an interruption like any other: the job must not stay behind
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, _interrupted)
     try:
-        with held_back() as let_through, probing, console.status("submitted") as line:
+        with held_back() as let_through, probing, terminal.status("submitted") as line:
             let_through()
             for text in probing.follow():
-                if console.is_terminal:
+                if terminal.is_terminal:
                     line.update(escape(text))
                 elif text != shown:
-                    console.print(f"  {text}", markup=False)
+                    terminal.print(f"  {text}", markup=False)
                     shown = text
     except KeyboardInterrupt:
         click.echo(f"\n{probing.job.refusal}", err=True)

@@ -16,7 +16,7 @@ from hpclab.session import Story
 from hpclab.units import counted, format_clock, format_duration, format_memory, format_walltime
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, Group
     from rich.table import Table
     from rich.text import Text
 
@@ -38,6 +38,12 @@ COLOURS = {
     "running": "green", "queued": "yellow", "pending": "yellow", "held": "yellow", "starting": "cyan",
     "completing": "cyan", "ending": "cyan", "failed": "red", "unreadable": "red", "unknown": "magenta",
 }  # fmt: skip
+
+
+def console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
 def phase_text(phase: Phase) -> str:

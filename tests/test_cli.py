@@ -22,6 +22,7 @@ from test_view import GOLDEN
 
 from hpclab import cli
 from hpclab.bookmarks import Bookmark, Bookmarks
+from hpclab.elsewhere import without_host
 from hpclab.errors import CommandError, HpclabError
 from hpclab.hosts import Result
 from hpclab.hosts.local import LocalHost
@@ -622,7 +623,7 @@ def logins(home, tmp_path_factory, monkeypatch):
     ],
 )
 def test_a_command_is_said_there_without_its_host(argv, kept):
-    assert cli.without_host(argv) == kept
+    assert without_host(argv) == kept
 
 
 ABOUT_SESSIONS = [

@@ -33,6 +33,7 @@ GROUPS = [
     {"show"},
     {"progress"},
     {"agent", "afar"},
+    {"elsewhere"},
     {"__init__"},
     {"cli"},
     {"__main__"},

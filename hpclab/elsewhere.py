@@ -1,0 +1,95 @@
+"""Commands that may be for a login node: which one that is, and the same command line said over there."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hpclab.bookmarks import Bookmark, Bookmarks
+from hpclab.config import Settings, config_files, load
+from hpclab.door import door_path, is_open
+from hpclab.errors import ConfigError
+from hpclab.hosts.local import LocalHost
+from hpclab.place import place_of, remembered
+from hpclab.session import ALIVE, Session
+from hpclab.show import console
+
+if TYPE_CHECKING:
+    from hpclab.afar import Afar
+
+NOT_FOR_THE_CLUSTER = {"host", "ssh", "remote_python", "remote_prologue", "profile"}
+"""Options that mean something at the laptop alone."""
+
+
+class Repeatable(click.Command):
+    """A command that can be said elsewhere, as it was said here: its own words are in `ctx.meta["argv"]`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["argv"] = without_host([self.name or "", *args])
+        return super().parse_args(ctx, args)
+
+
+class OfSession(Repeatable):
+    """A command about a session: where that is on a login node, the command is said there, and shown here."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        place = place_of_session(ctx.params.pop("host"), ctx.params.get("name") or "")
+        if place is None:
+            return super().invoke(ctx)
+        sys.exit(afar(place).run(ctx.meta["argv"]))
+
+
+def without_host(argv: list[str]) -> list[str]:
+    """A command line without its --host."""
+    kept: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word == "--":
+            return [*kept, word, *words]
+        if word == "--host":
+            next(words, None)
+        elif not word.startswith("--host="):
+            kept.append(word)
+    return kept
+
+
+def afar(place: Bookmark, *, holds: bool = False) -> Afar:
+    from hpclab.afar import Afar
+
+    return Afar(place, console(stderr=True), holds=holds)
+
+
+def place_of_session(destination: str | None, name: str) -> Bookmark | None:
+    """The login node that a command is for; None: this machine."""
+    bookmarks = Bookmarks(LocalHost(os.environ)).all()
+    settings = settings_for(destination)
+    name = name or os.environ.get("HPCLAB_SESSION", "")
+    if settings.host:
+        return place_of(settings, name, bookmarks)
+    if destination is not None or not bookmarks or "HPCLAB_HOST" in os.environ:
+        return None
+    folder = f"{LocalHost(os.environ).home}/ssh"
+    place = remembered(
+        name, _names_here(name), bookmarks, is_held=lambda bookmark: is_open(door_path(folder, bookmark.destination))
+    )
+    return replace(place, ssh=settings.ssh) if place and settings.ssh != "auto" else place
+
+
+def settings_for(destination: str | None) -> Settings:
+    """The user's; a mistake in a config file must not stand between people and the sessions on this machine."""
+    try:
+        return load(os.environ, config_files(os.environ), {"host": destination})[0]
+    except ConfigError:
+        if destination is not None or os.environ.get("HPCLAB_HOST"):
+            raise
+        return load({}, [], {})[0]
+
+
+def _names_here(name: str) -> list[str]:
+    """This machine's sessions that may be meant: the named one, else those that are alive."""
+    found = Session.all(LocalHost(os.environ), load({}, [], {})[0])
+    return [s["name"] for s in found if (s["name"] == name if name else s["state"] in ALIVE)]
