@@ -205,7 +205,7 @@ def test_a_jump_leads_to_a_host(laptop):
 def test_a_node_is_reached_through_the_login_node(laptop):
     text = 'node = to("login").beyond("node1"); node.connect(); print(output(node, "hostname"), node.destination)'
     assert says(laptop, text) == "node1 ada@node1"
-    assert "node1" in laptop.says("cat private/known_hosts; ssh-keygen -l -F node1 -f private/known_hosts")
+    assert "node1" in laptop.says("cat private/known_hosts-login; ssh-keygen -l -F node1 -f private/known_hosts-login")
     assert "node1" not in laptop.says("cat .ssh/known_hosts")
 
 
@@ -220,7 +220,7 @@ print(output(node, "hostname"), os.listdir(folder))
 node.close(), login.close()
 print(*pathlib.Path("/tmp").glob("hpclab-*"))
 """
-    assert says(laptop, text) == "node1 ['known_hosts']"
+    assert says(laptop, text) == "node1 ['known_hosts-login']"
 
 
 def test_a_connection_of_the_users_own_is_used_and_left_open(laptop):

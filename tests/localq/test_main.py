@@ -27,7 +27,7 @@ def test_importing_it_is_cheap_and_needs_no_unix(missing):
     loaded = set(done.stdout.split())
     assert not loaded & {"argparse", "dataclasses", "inspect", "socket", "subprocess", "ctypes", "shutil"}
     parts = ("__main__", "dispatch", "record", "refusal")
-    expected = {"hpclab", "hpclab.localq", *(f"hpclab.localq.{part}" for part in parts)}
+    expected = {"hpclab", "hpclab.__about__", "hpclab.localq", *(f"hpclab.localq.{part}" for part in parts)}
     assert {name for name in loaded if name.startswith("hpclab")} == expected
 
 
