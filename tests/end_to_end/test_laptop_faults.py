@@ -131,6 +131,19 @@ def test_a_wrong_password_is_asked_for_again_and_then_told(laptop: Laptop) -> No
     assert "forgotten" not in done.stderr
 
 
+def test_an_expired_key_is_told(laptop: Laptop) -> None:
+    keys = laptop.cluster.on("login").file("/home/ada/.ssh/authorized_keys")
+    before = keys.read_text()
+    try:
+        keys.write_text(before.replace("ssh-ed25519", 'expiry-time="20200101" ssh-ed25519'))
+        done = start(laptop)
+    finally:
+        keys.write_text(before)
+    assert done.returncode == LOGIN_FAILED, done.stderr
+    assert "publickey" in done.stderr
+    assert "ada@login" in done.stderr.splitlines()[-1]
+
+
 def test_a_changed_host_key_is_refused(laptop: Laptop) -> None:
     laptop.node.run("ssh-keygen -q -t ed25519 -N '' -f other; echo login $(cut -d' ' -f1,2 other.pub) > changed")
     ssh_config(laptop, "Host login\n  UserKnownHostsFile /home/ada/changed\n")
