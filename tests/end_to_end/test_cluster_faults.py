@@ -143,6 +143,12 @@ def config_file(cluster: Cluster, text: str) -> dict[str, str]:
     return {"HPCLAB_SITE_CONFIG": "/home/ada/config.toml"}
 
 
+def all_nodes_answer(cluster: Cluster) -> bool:
+    """A controller that was away takes its nodes for lost at first, and then nothing would start."""
+    states = cluster.on("login").says("sinfo -h -N -p regular -o %T").split()
+    return set(states) <= {"idle", "mixed", "allocated", "completing"}
+
+
 def as_root(cluster: Cluster, command: str) -> str:
     return cluster.on("login", user="root").says(command)
 
@@ -167,6 +173,7 @@ def a_silent_slurm(a_session: Session, request: pytest.FixtureRequest) -> Iterat
     else:
         as_root(cluster, "kill -CONT $(cat /run/slurmctld.pid)")
     until(lambda: a_session.status()["state"] == "running", what="an answer of Slurm")
+    until(lambda: all_nodes_answer(cluster), what="all nodes' answer to Slurm")
     assert a_session.status()["reason"] == ""
 
 
