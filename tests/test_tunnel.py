@@ -656,21 +656,31 @@ class TestLosses:
         assert who_answers(again.jupyter_port) == "node17:40002"
 
     def test_the_way_back_from_the_job_is_asked_for_again(self, site, hold):
-        real = site.ports
-        site.ports = {("login", 20000 + port): at for (_, port), at in real.items()}
-        site.reversed_ports = 60002, 60003
-        site.no_jump = LoginFailed("denied")
-        holding = hold()
-        holding.hear("way")
-        holding.hear("way")
-        holding.opens()
-        site.ports = {("login", 30000 + port): at for (_, port), at in real.items()}
-        site.reversed_ports = 70002, 70003
+        holding, real = opened_by_the_way_back(site, hold)
+        lead_back(site, real, 30000)
         site.disconnect()
         holding.hear("lost")
         again = holding.hear("reopened")
         assert again.way == REVERSE
         assert who_answers(again.jupyter_port) == "node17:40002"
+
+
+def lead_back(site: Site, real: dict[tuple[str, int], int], offset: int) -> None:
+    """The job has brought its ports to the login node, and nothing else leads to them."""
+    site.ports = {("login", offset + port): at for (_, port), at in real.items()}
+    site.reversed_ports = offset + 40002, offset + 40003
+
+
+def opened_by_the_way_back(site: Site, hold: Callable[..., Holding]) -> tuple[Holding, dict[tuple[str, int], int]]:
+    """The two other ways have failed; and where the ports really are."""
+    real = site.ports
+    lead_back(site, real, 20000)
+    site.no_jump = LoginFailed("denied")
+    holding = hold()
+    holding.hear("way")
+    holding.hear("way")
+    holding.opens()
+    return holding, real
 
 
 class TestSleep:
@@ -893,18 +903,10 @@ class TestSilentJupyterLab:
         assert who_answers(notice.jupyter_port) == "node17:40002"
 
     def test_is_sought_again_where_only_the_way_back_has_died(self, site, hold):
-        real = site.ports
-        site.ports = {("login", 20000 + port): at for (_, port), at in real.items()}
-        site.reversed_ports = 60002, 60003
-        site.no_jump = LoginFailed("denied")
-        holding = hold()
-        holding.hear("way")
-        holding.hear("way")
-        opened = holding.opens()
-        site.reversed_ports = 70002, 70003
-        site.ports = {("login", 30000 + port): at for (_, port), at in real.items()}
+        holding, real = opened_by_the_way_back(site, hold)
+        lead_back(site, real, 30000)
         until(lambda: {forward.port for forward in holding.login.forwards} == {70002, 70003})
-        assert who_answers(opened.jupyter_port) == "node17:40002"
+        assert who_answers(holding.login.forwards[0].local_port) == "node17:40002"
 
     def test_is_sought_again_where_only_the_connection_to_the_node_has_died(self, site, hold):
         site.session(jupyter_host="127.0.0.1", dashboard_host="127.0.0.1")
