@@ -118,6 +118,7 @@ def a_users_home(path: Path) -> Iterator[dict[str, str]]:
     stub.chmod(0o755)
     env = {name: value for name, value in os.environ.items() if not name.startswith("HPCLAB_")} | {
         "HOME": str(path),
+        "SHELL": "/bin/bash",  # as sshd sets it; here there may be none
         "XDG_CONFIG_HOME": f"{path}/config",
         "HPCLAB_HOME": f"{path}/hpclab",
         "HPCLAB_LOCALQ_DIR": f"{path}/localq",
