@@ -117,6 +117,11 @@ class SessionFolder:
         return self / "workers.json"
 
     @property
+    def activity(self) -> str:
+        """How many cores were at work, over time, kept by the scheduler."""
+        return self / "activity.json"
+
+    @property
     def runtime(self) -> str:
         """Jupyter's runtime files."""
         return self / "jupyter"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,7 +35,7 @@ from hpclab.jobqueue import JobQueue
 from hpclab.names import check_name, new_name
 from hpclab.request import Request, shaped
 from hpclab.statuses import job_statuses, knows_jobs_here, open_jobs
-from hpclab.store import Jobs, SessionRecord, Store
+from hpclab.store import Activity, Jobs, SessionRecord, Store, WorkerSeen
 from hpclab.units import counted
 from hpclab.versions import in_words
 from hpclab.view import (
@@ -308,6 +308,7 @@ class Session:
         roster = self._store.roster(self.name) if is_up else {}
         joined = workers_by_job(roster, jobs)
         busy = workers_by_job([name for name, seen in roster.items() if seen.busy], jobs)
+        loads = _loads(roster)
         silent = {job_of_worker(name): seen.silent_since for name, seen in roster.items() if seen.silent_since}
         true |= {job_id: silent_status(true[job_id], since, now) for job_id, since in silent.items() if job_id in true}
         return SessionView(
@@ -327,12 +328,20 @@ class Session:
                     joined=joined[job_id],
                     busy=busy[job_id],
                     has_joined=joined[job_id] > 0 or any(event.what == "joined" for event in events),
+                    cpu_percent=loads.get(job_id, (None, None))[0],
+                    memory_used_bytes=loads.get(job_id, (None, None))[1],
                 )
                 for job_id, (record, at, events) in jobs.items()
             ),
             connection=connection if is_up else None,
             now=now,
+            busy_core_s=self.activity.busy_core_s,
         )
+
+    @property
+    def activity(self) -> Activity:
+        """How busy it has been."""
+        return self._store.activity(self.name)
 
     def _login(self) -> str:
         """Where a tunnel leads through: the login node, also when somebody on a compute node asks."""
@@ -587,6 +596,16 @@ class Session:
             if len(gone) == len(job_ids) or time.time() > deadline:
                 return gone
             time.sleep(0.2)
+
+
+def _loads(roster: Mapping[str, WorkerSeen]) -> dict[str, tuple[float | None, int | None]]:
+    """CPU (percent of one core) and memory (bytes) in use now, by job, of those that tell."""
+    loads: dict[str, tuple[float | None, int | None]] = {}
+    for name, seen in roster.items():
+        if seen.cpu_percent is not None and seen.memory_used_bytes is not None:
+            cpu, memory = loads.get(job_of_worker(name), (0.0, 0))
+            loads[job_of_worker(name)] = ((cpu or 0.0) + seen.cpu_percent, (memory or 0) + seen.memory_used_bytes)
+    return loads
 
 
 def _failing(name: str, reason: str, done: str) -> str:

@@ -224,8 +224,8 @@ def _reasons(told: Sequence[tuple[str, dict[str, Any]]]) -> Text:
 
 def _reason(what: dict[str, Any]) -> str:
     """With when it is expected to start, where the batch system says so."""
-    start = what.get("start_time")
-    if what["state"] != "pending" or not start or start < time.time():
+    start = what.get("expected_start")
+    if not start or start < time.time():
         return str(what["reason"])
     return f"{what['reason']}; expected to start {format_clock(start)}"
 

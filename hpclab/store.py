@@ -82,11 +82,34 @@ class WorkerSeen:
     busy: bool = False
     silent_since: float | None = None
     """Seconds since the epoch; None: it shows signs of life."""
+    cpu_percent: float | None = None
+    """100 is one core."""
+    memory_used_bytes: int | None = None
 
 
 def _worker_seen(given: Mapping[str, Any]) -> WorkerSeen:
-    since = given.get("silent_since")
-    return WorkerSeen(busy=bool(given.get("tasks")), silent_since=since if isinstance(since, int | float) else None)
+    since, cpu, memory = (_number(given.get(name)) for name in ("silent_since", "cpu_percent", "memory_used_bytes"))
+    return WorkerSeen(
+        busy=bool(given.get("tasks")),
+        silent_since=since,
+        cpu_percent=cpu,
+        memory_used_bytes=None if memory is None else int(memory),
+    )
+
+
+def _number(given: Any) -> float | None:
+    is_number = isinstance(given, int | float) and not isinstance(given, bool)
+    return given if is_number and math.isfinite(given) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activity:
+    """How busy a session has been, as its scheduler counts it."""
+
+    busy_core_s: float | None = None
+    """Summed over the cores of the workers; None: not known."""
+    samples: tuple[tuple[float, float], ...] = ()
+    """Cores at work at points in time (seconds since the epoch), the oldest first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +255,14 @@ class Store:
         workers = self._json(self.folder(name).roster).get("workers")
         given = workers if isinstance(workers, list) else []
         return {str(w["name"]): _worker_seen(w) for w in given if isinstance(w, dict) and "name" in w}
+
+    def activity(self, name: str) -> Activity:
+        given = self._json(self.folder(name).activity)
+        try:
+            samples = tuple((_time(at), _time(busy)) for at, busy in given.get("samples", ()))
+        except (ValueError, TypeError, OverflowError):
+            samples = ()
+        return Activity(busy_core_s=_number(given.get("busy_core_s")), samples=samples)
 
     def pulse(self, name: str) -> float | None:
         """When the main job was last known to live."""

@@ -37,10 +37,26 @@ class JobView:
     """How many of those that have joined are at work."""
     has_joined: bool = False
     """Now or earlier."""
+    cpu_percent: float | None = None
+    """Of all its workers, now; 100 is one core. None: not known."""
+    memory_used_bytes: int | None = None
+
+    @property
+    def cores(self) -> int:
+        """Of all its workers."""
+        return self.record.workers * self.record.cores
+
+    def ran_s(self, now: float) -> float:
+        """How long it has held its cores."""
+        start, end = self.status.start_time, self.status.end_time
+        if start is None or self.status.state in (JobState.PENDING, JobState.HELD):
+            return 0.0
+        return max(0.0, (end if self.status.state.is_final and end else now) - start)
 
     def describe(self, now: float) -> dict[str, Any]:
         status = self.status
         left_s = status.end_time - now if status.state is JobState.RUNNING and status.end_time else None
+        waits = status.state in (JobState.PENDING, JobState.HELD)
         return {
             "id": self.job_id,
             "role": self.record.role,
@@ -53,9 +69,12 @@ class JobView:
             "cores": self.record.cores,
             "memory_bytes": self.record.memory_bytes,
             "gpus": self.record.gpus,
+            "cpu_percent": self.cpu_percent,
+            "memory_used_bytes": self.memory_used_bytes,
             "walltime_s": self.record.walltime_s,
             "submit_time": self.submit_time,
-            "start_time": status.start_time,
+            "expected_start": status.start_time if waits else None,
+            "start_time": None if waits else status.start_time,
             "end_time": status.end_time,
             "time_left_s": None if left_s is None else max(0, round(left_s)),
             "exit_status": status.exit_status,
@@ -78,6 +97,8 @@ class SessionView:
     jobs: tuple[JobView, ...]
     connection: Connection | None
     now: float
+    busy_core_s: float | None = None
+    """How long tasks have run, summed over the workers' cores. None: not known."""
 
     @property
     def main(self) -> JobView | None:
@@ -105,6 +126,7 @@ class SessionView:
             "folder": self.folder,
             "created": self.created,
             "time_left_s": next((job["time_left_s"] for job in reversed(described) if job["role"] == "main"), None),
+            "core_hours": self._core_hours(),
             "workers": {
                 "joined": sum(job["joined"] for job in described),
                 "cores": sum(job["joined"] * job["cores"] for job in joined),
@@ -116,6 +138,11 @@ class SessionView:
             },
             "jobs": described,
         }
+
+    def _core_hours(self) -> dict[str, float | None]:
+        used_s = sum(job.cores * job.ran_s(self.now) for job in self.jobs)
+        idle_s = None if self.busy_core_s is None else max(0.0, used_s - self.busy_core_s)
+        return {"used": round(used_s / 3600, 3), "idle": None if idle_s is None else round(idle_s / 3600, 3)}
 
 
 def unreadable(name: str, folder: str, reason: str) -> SessionView:
@@ -141,8 +168,11 @@ def true_status(status: JobStatus, events: Sequence[Event], *, over: str = "") -
     """
     events = last_run(events)
     exited = next((event for event in reversed(events) if event.what == "exited"), None)
-    node = status.node or next((str(event.details.get("node", "")) for event in events if event.what == "started"), "")
-    status = replace(status, node=node)
+    started = next((event for event in events if event.what == "started"), None)
+    if started is not None:
+        node = status.node or str(started.details.get("node", ""))
+        start = started.time if status.state.is_final or status.state is JobState.UNKNOWN else None
+        status = replace(status, node=node, start_time=status.start_time or start)
     if exited is None:
         return _gone(status, ran=bool(events), over=over) if status.state is JobState.GONE else status
     told_code = exited.details.get("exit_status")

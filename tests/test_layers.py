@@ -26,7 +26,7 @@ GROUPS = [
     {"batch", "folder", "credentials"},
     {"launchers", "script", "connection", "doctor", "knownhosts", "pump", "authentication", "ownoutput"},
     {"hosts", "view", "request", "site_profile", "interrupts"},
-    {"jobqueue", "store", "growth", "reverse", "bookmarks", "browser", "login", "remote", "tunnel", "door"},
+    {"jobqueue", "store", "growth", "history", "reverse", "bookmarks", "browser", "login", "remote", "tunnel", "door"},
     {"statuses", "place"},
     {"session", "examination"},
     {"follow"},
@@ -44,6 +44,7 @@ PURE = {name for names in GROUPS[:5] for name in names} - {"versions", "asking"}
     "view",
     "request",
     "growth",
+    "history",
     "site_profile",
     "place",
 }

@@ -17,7 +17,7 @@ from hpclab.event import Event, to_line
 from hpclab.hosts.local import LocalHost
 from hpclab.hosts.recording import RecordingHost
 from hpclab.job import JobState, JobStatus
-from hpclab.store import Known, SessionRecord, Store, WorkerSeen
+from hpclab.store import Activity, Known, SessionRecord, Store, WorkerSeen
 
 HERE = folder()
 NAME = HERE.name
@@ -308,6 +308,27 @@ def test_who_is_at_work_and_who_is_silent_stands_in_the_roster(host):
     here = [{"name": "2-0", "tasks": 3}, {"name": "2-1", "tasks": 0, "silent_since": NOON}]
     host.files[HERE.roster] = json.dumps({"workers": here})
     assert store(host).roster(NAME) == {"2-0": WorkerSeen(busy=True), "2-1": WorkerSeen(silent_since=NOON)}
+
+
+def test_how_much_workers_use_stands_in_the_roster(host):
+    here = [{"name": "2-0", "cpu_percent": 195, "memory_used_bytes": 2**30}, {"name": "2-1", "cpu_percent": "x"}]
+    host.files[HERE.roster] = json.dumps({"workers": here})
+    seen = store(host).roster(NAME)
+    assert seen == {"2-0": WorkerSeen(cpu_percent=195, memory_used_bytes=2**30), "2-1": WorkerSeen()}
+
+
+def test_the_activity(host):
+    host.files[HERE.activity] = json.dumps({"busy_core_s": 12.5, "samples": [[NOON, 1], [NOON + 10, 4]]})
+    assert store(host).activity(NAME) == Activity(busy_core_s=12.5, samples=((NOON, 1), (NOON + 10, 4)))
+
+
+@pytest.mark.parametrize(
+    "text", [None, *FOREIGN, '{"samples": 1}', '{"samples": [1]}', '{"samples": [[1, NaN]]}', '{"busy_core_s": "x"}']
+)
+def test_without_activity_nothing_is_known_of_it(host, text):
+    if text is not None:
+        host.files[HERE.activity] = text
+    assert store(host).activity(NAME) == Activity()
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,10 @@ def status(state: JobState, **more: object) -> JobStatus:
 @pytest.mark.parametrize("state", [state for state in JobState if state is not JobState.GONE])
 def test_as_long_as_the_job_has_not_ended_the_batch_system_is_right(state):
     said = status(state, node="node17", reason="as it says")
-    assert true_status(said, events("started", "scheduler")) == said
+    true = true_status(said, events("started", "scheduler"))
+    # but for its start, if nobody else tells it
+    assert replace(true, start_time=None) == said
+    assert true.start_time == (NOON if state.is_final or state is JobState.UNKNOWN else None)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +205,15 @@ def test_workers_are_counted_with_their_jobs():
 # describe
 
 
-def a_job(job_id: str, role: str, state: JobState, joined: int = 0, busy: int = 0, **more: object) -> JobView:
+def a_job(
+    job_id: str,
+    role: str,
+    state: JobState,
+    joined: int = 0,
+    busy: int = 0,
+    load: tuple[float, int] | None = None,
+    **more: object,
+) -> JobView:
     record = job_record(role, workers=2 if role == "main" else 1, cores=2, memory_bytes=4 * GB)
     return JobView(
         job_id=job_id,
@@ -211,6 +222,8 @@ def a_job(job_id: str, role: str, state: JobState, joined: int = 0, busy: int = 
         status=JobStatus(job_id=job_id, state=state, **more),
         joined=joined,
         busy=busy,
+        cpu_percent=load[0] if load else None,
+        memory_used_bytes=load[1] if load else None,
     )
 
 
@@ -219,8 +232,8 @@ def a_session() -> SessionView:
     running = {"node": "node17", "start_time": NOON - 60, "end_time": NOON + 3540}
     jobs = (
         a_job("1", "main", JobState.RUNNING, joined=2, **running),
-        a_job("2", "worker", JobState.RUNNING, joined=1, busy=1, **{**running, "node": "node18"}),
-        a_job("3", "worker", JobState.PENDING, reason="waits for slots: needs 2, 1 of 8 are free"),
+        a_job("2", "worker", JobState.RUNNING, joined=1, busy=1, load=(195, 3 * GB), **{**running, "node": "node18"}),
+        a_job("3", "worker", JobState.PENDING, reason="waits: needs 2, 1 of 8 are free", start_time=NOON + 600),
         a_job("4", "worker", JobState.FAILED, reason="killed by signal 9", end_time=NOON - 5, exit_status=137),
     )
     return SessionView(
@@ -234,6 +247,7 @@ def a_session() -> SessionView:
         jobs=jobs,
         connection=connection(),
         now=NOON,
+        busy_core_s=90.0,
     )
 
 
@@ -312,6 +326,26 @@ def test_a_session_without_jobs_can_be_described(a_session):
 def test_a_folder_that_is_no_session_says_so():
     told = unreadable("x", "/home/ada/x", "torn").describe()
     assert (told["name"], told["state"], told["reason"], told["folder"]) == ("x", "unreadable", "torn", "/home/ada/x")
+
+
+def test_core_hours_are_those_of_jobs_that_have_run_idle_are_those_without_a_task(a_session):
+    # the main job's 2 workers and the other one, of 2 cores each, for 60 s
+    used = 6 * 60
+    assert a_session.describe()["core_hours"] == {"used": used / 3600, "idle": (used - 90) / 3600}
+    assert replace(a_session, busy_core_s=None).describe()["core_hours"]["idle"] is None
+    assert replace(a_session, busy_core_s=1e6).describe()["core_hours"]["idle"] == 0
+
+
+def test_the_core_hours_of_a_job_that_has_ended_do_not_grow(a_session):
+    ended = a_job("5", "worker", JobState.DONE, start_time=NOON - 7200, end_time=NOON - 3600)
+    told = replace(a_session, jobs=(ended,), now=NOON + 9999).describe()
+    assert told["core_hours"]["used"] == 2
+
+
+def test_a_waiting_job_has_no_start_but_one_that_is_expected(a_session):
+    waiting, running = a_session.describe()["jobs"][2], a_session.describe()["jobs"][1]
+    assert (waiting["start_time"], waiting["expected_start"]) == (None, NOON + 600)
+    assert (running["start_time"], running["expected_start"]) == (NOON - 60, None)
 
 
 # workers that are silent
