@@ -29,11 +29,12 @@ from rich.console import Console
 
 from hpclab.__about__ import __version__
 from hpclab.config import Settings, config_files, load
-from hpclab.errors import ConfigError, HpclabError, StoreError, TookTooLong
+from hpclab.errors import ConfigError, HpclabError, StoreError, TookTooLong, error_told
 from hpclab.follow import follow
 from hpclab.growth import parse_shapes
 from hpclab.hosts.local import LocalHost
 from hpclab.interrupts import held_back
+from hpclab.relay import Carrier
 from hpclab.remote import CTRL_C, PROTOCOL
 from hpclab.request import shaped
 from hpclab.reverse import are_held, ask_reverse, opened_ports
@@ -67,13 +68,15 @@ def serve(run: Callable[[list[str]], int]) -> None:
     try:
         ASKS[request["ask"]](out, request)
     except HpclabError as error:
-        out.tell(error=_told(error))
+        out.tell(error=error_told(error))
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, BrokenPipeError):
         return  # the laptop is gone; the session is not
     except Exception as error:
         # without a word the laptop would take this for a lost connection, and ask again for ever
-        out.tell(error=_told(HpclabError(f"hpclab on the login node has failed: {error!r}\n{traceback.format_exc()}")))
+        out.tell(
+            error=error_told(HpclabError(f"hpclab on the login node has failed: {error!r}\n{traceback.format_exc()}"))
+        )
         raise
 
 
@@ -85,10 +88,6 @@ def _read() -> dict[str, Any]:
     except (ValueError, TypeError, KeyError):
         pass
     raise ConfigError("that is no request of an hpclab at a laptop\nuse the same hpclab at both ends")
-
-
-def _told(error: HpclabError) -> dict[str, str]:
-    return {"class": type(error).__name__, "message": str(error)}
 
 
 class Answers:
@@ -160,7 +159,7 @@ def _started_once(out: Answers, request: dict[str, Any]) -> Session:
             try:
                 session = _new_session(out, host, request)
             except HpclabError as error:
-                _keep(host, answer, error=_told(error))
+                _keep(host, answer, error=error_told(error))
                 raise
             _keep(host, answer, name=session.name)
         let_through()
@@ -261,11 +260,18 @@ def _follow(out: Answers, session: Session, *, although_hopeless: bool = False) 
 
 def _watch_session(out: Answers, session: Session, request: dict[str, Any]) -> None:
     """Tell what it looks like, again whenever that matters to a tunnel, until it has ended."""
+    with session.carrier() as carrier:
+        _watch_while_carrying(out, session, carrier, request)
+
+
+def _watch_while_carrying(out: Answers, session: Session, carrier: Carrier, request: dict[str, Any]) -> None:
+    """Meanwhile compute nodes that may not submit find somebody who may."""
     host, told, seen, asked = _host(), None, None, 0.0
     while True:
+        carrier.look()
         opened = opened_ports(host, session.folder, host.name)
         held = opened if opened and are_held(host, opened, os.getuid()) else None
-        now, files = time.monotonic(), (session.signs, opened, held)
+        now, files = time.monotonic(), (session.signs, opened, held, carrier.done)
         if files != seen or now - asked > LOOK_S:
             seen, asked = files, now
             view = session.view()

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from hpclab.__about__ import __version__
 from hpclab.batch import parse_queue
 from hpclab.bookmarks import Bookmarks
 from hpclab.config import Setting, Settings, Source, config_files, load
+from hpclab.current import current_session
 from hpclab.elsewhere import NOT_FOR_THE_CLUSTER, OfSession, Repeatable, afar, place_of_session, settings_for
 from hpclab.errors import (
     INTERRUPTED,
@@ -139,12 +140,7 @@ def _host() -> LocalHost:
 
 
 def _session(name: str | None, *, or_latest: bool = False) -> Session:
-    """The named one, else the one that this terminal runs in, else the only one that is alive."""
-    # not the user's settings: a mistake in a config file must not stand between them and their sessions
-    settings, host = load({}, [], {})[0], _host()
-    if name := name or os.environ.get("HPCLAB_SESSION"):
-        return Session.open(host, settings, name)
-    return Session.only(host, settings, or_latest=or_latest)
+    return current_session(name or "", or_latest=or_latest)
 
 
 def _print_json(value: Any) -> None:
@@ -307,7 +303,7 @@ def keep(name: str | None, workers: int) -> None:
     """Keep a number of added workers, until Ctrl-C.
 
     Each is replaced ahead of its walltime's end, as early as the queue has lately taken. `hpclab start --keep N` does
-    this within the main job, where compute nodes may submit jobs.
+    this within the main job.
     """
     session = _session(name)
     click.echo(f"keeping {counted(workers, 'added worker')} in {session.name}; Ctrl-C ends it, the workers stay")
@@ -328,6 +324,25 @@ def keep(name: str | None, workers: int) -> None:
             time.sleep(KEEP_LOOKS_EVERY_S)
     except KeyboardInterrupt:
         return
+
+
+@cli.command(cls=OfSession)
+@options.name
+@options.host
+def relay(name: str | None) -> None:
+    """Submit what a session asks for on its nodes, until it ends.
+
+    For sites where compute nodes may not submit jobs, and may not log in to the login node either: stay there with this
+    command. `hpclab start --host` and `hpclab attach --host` on your own machine do the same while they are open.
+    """
+    session = _session(name)
+    # a closed terminal must not end what has begun
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(number, _interrupted)
+    click.echo(f"submitting what {session.name} asks for; Ctrl-C ends this, the session goes on")
+    with suppress(KeyboardInterrupt):
+        session.carry(lambda line: click.echo(f"{time.strftime('%H:%M:%S')}  {line}"))
+        click.echo(f"{session.name} has ended")
 
 
 @cli.command(cls=OfSession)

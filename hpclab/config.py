@@ -218,7 +218,7 @@ def _settings(chosen: Mapping[str, Setting]) -> Settings:
     values: dict[str, Any] = {}
     for key, setting in chosen.items():
         try:
-            values[_field(key)] = _parsed(key, setting.value)
+            values[_field(key)] = parsed(key, setting.value)
         except ConfigError as error:
             raise ConfigError(f"{setting.where}: {error}") from None
     return Settings(**values)
@@ -228,7 +228,8 @@ def _field(key: str) -> str:
     return f"{key}_s" if key in TIMES else f"{key}_bytes" if key in MEMORIES else key
 
 
-def _parsed(key: str, value: Any) -> Any:
+def parsed(key: str, value: Any) -> Any:
+    """The value of an option, from the words or numbers that people give it. Raises ConfigError."""
     if key in TIMES:
         return parse_walltime(str(value))
     if key in MEMORIES:

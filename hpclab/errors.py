@@ -20,6 +20,7 @@
   + HostKeyRefused          18   it has another host key than it had, or one that nobody has confirmed
   + ForwardingRefused       19   no way leads a tunnel to the session
   + RemoteUnfit             20   there is no hpclab over there, or an old one
+  + NotFromHere             21   the batch system does not listen to this host
 
 A message says what happened, the evidence, and on its last line what to do next.
 """
@@ -28,7 +29,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 INTERRUPTED = 130
@@ -52,6 +53,10 @@ class HpclabError(Exception):
     """Anything that hpclab can explain."""
 
     exit_code = 1
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback, which would explain nothing."""
+        return [f"hpclab: {self}"]
 
 
 class ConfigError(HpclabError):
@@ -187,3 +192,24 @@ class RemoteUnfit(HpclabError):
     """There is no hpclab on the login node, or one that is too old."""
 
     exit_code = 20
+
+
+class NotFromHere(HpclabError):
+    """The batch system does not listen to this host, nor does a way lead to one that it listens to."""
+
+    exit_code = 21
+
+
+def error_told(error: HpclabError) -> dict[str, str]:
+    """For another hpclab; see `error_of`."""
+    return {"class": type(error).__name__, "message": str(error)}
+
+
+def error_of(told: Mapping[str, str]) -> HpclabError:
+    """The error that another hpclab has told: of the same class, with the same words."""
+    kind = globals().get(told["class"])
+    if not (isinstance(kind, type) and issubclass(kind, HpclabError)):
+        kind = HpclabError
+    # some make their words of other things than words
+    error: HpclabError = kind.__new__(kind, str(told["message"]))
+    return error

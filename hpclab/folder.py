@@ -82,6 +82,15 @@ class SessionFolder:
         return self / f"reverse/{login}.answer"
 
     @property
+    def relay(self) -> str:
+        """What compute nodes that may not submit ask of whoever may; see hpclab.relay."""
+        return self / "relay"
+
+    def relayed(self, name: str, stage: str) -> str:
+        """A request is `asked`, and then `taken` or `withdrawn` by a change of its name; `answered` is its answer."""
+        return self / f"relay/{name}.{stage}"
+
+    @property
     def over(self) -> str:
         """Its presence says that the session has ended, and its text how; a worker job that starts now leaves."""
         return self / "over"
@@ -128,6 +137,5 @@ class SessionFolder:
 
     @property
     def subfolders(self) -> tuple[str, ...]:
-        return tuple(
-            self / name for name in ("tls", "scripts", "jobs", "events", "logs", "retire", "reverse", "jupyter")
-        )
+        names = ("tls", "scripts", "jobs", "events", "logs", "retire", "reverse", "relay", "jupyter")
+        return tuple(self / name for name in names)

@@ -5,6 +5,7 @@ A queued job counts as coming, for it has already waited; one that nears its end
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from hpclab.job import JobExit, JobState, Shape
 from hpclab.view import JobView
 
 FAILURES_IN_A_ROW = 3
+MOST_WORKERS = 10_000
+"""Nobody may ask for more at once."""
 START_UP_S = 30.0
 """From a job's start until its worker has joined and has received data, generously."""
 
@@ -93,6 +96,72 @@ def replacement_lead_s(jobs: Sequence[JobView]) -> float:
     ]
     half_s = min((job.record.walltime_s / 2 for job in workers), default=START_UP_S)
     return min(max([0.0, *waits[-5:]]) + START_UP_S, half_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """How many workers Dask's load has asked for, since somebody looks; times are seconds since the epoch."""
+
+    since: float = math.inf
+    latest: int = 0
+    peaks: tuple[tuple[float, int], ...] = ()
+    """When somebody looked, and the highest since the look before; each higher than all that came after it."""
+
+    def seen(self, workers: int, now: float) -> Demand:
+        meanwhile = max(self.latest, workers)
+        higher = tuple(peak for peak in self.peaks if peak[1] > meanwhile)
+        return Demand(since=min(self.since, now), latest=workers, peaks=(*higher, (now, meanwhile)))
+
+    def highest(self, within_s: float, now: float) -> float:
+        """In so many seconds up to now; infinite if nobody has looked for so long."""
+        if now - self.since < within_s:
+            return math.inf
+        return max((workers for at, workers in self.peaks if at >= now - within_s), default=self.latest)
+
+
+def adapted(
+    jobs: Sequence[JobView],
+    demand: Demand,
+    *,
+    minimum: int,
+    maximum: float,
+    workers_per_job: int,
+    most_queued: int,
+    idle_s: float,
+    now: float,
+) -> Change:
+    """Follow Dask's load, between `minimum` and `maximum` workers in all; those of the main job count, and stay.
+
+    More are submitted when the load asks for more than are there and coming. Idle ones leave when the load could have
+    done without them for `idle_s`. A queued job is given up only when it has been needless for as long as it had
+    waited before: its place in the queue is worth that much, for the load may well come back.
+    """
+
+    def within(workers: float) -> int:
+        return int(max(min(workers, maximum, MOST_WORKERS), minimum))
+
+    alive = [job for job in jobs if not job.status.state.is_final and job.status.state is not JobState.COMPLETING]
+    queued = [job for job in alive if job.status.state in _WAITING]
+    coming = sum(job.record.workers for job in alive)
+    if (lacking := within(demand.latest) - coming) > 0:
+        room = (within(math.inf) - coming) // workers_per_job
+        return Change(submit=max(0, min(-(-lacking // workers_per_job), room, most_queued - len(queued))))
+    cancel = []
+    for job in reversed(queued):
+        waited_s = now - job.submit_time if job.submit_time else 0.0
+        needed = within(demand.highest(max(idle_s, waited_s / 2), now))
+        if job.record.role == "worker" and job.record.workers <= coming - needed:
+            cancel.append(job.job_id)
+            coming -= job.record.workers
+    surplus = sum(job.joined for job in alive) - within(demand.highest(idle_s, now))
+    idle = [job for job in alive if job.status.state is JobState.RUNNING and job.joined and not job.busy]
+    retire = []
+    # those that would leave soonest anyhow
+    for job in sorted(idle, key=lambda job: job.status.end_time or math.inf):
+        if job.record.role == "worker" and job.record.workers <= surplus:
+            retire.append(job.job_id)
+            surplus -= job.record.workers
+    return Change(cancel=tuple(cancel), retire=tuple(retire))
 
 
 _WAITING = (JobState.PENDING, JobState.HELD)

@@ -8,10 +8,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 from hpclab.batch import BATCH_SYSTEMS
-from hpclab.errors import CommandError, HpclabError, Refused, TookTooLong
+from hpclab.errors import CommandError, HpclabError, NotFromHere, Refused, TookTooLong
 from hpclab.hosts import Host
 from hpclab.job import JobState, JobStatus, Place, Queue
 from hpclab.result import Result
+from hpclab.ways import Ways
 
 ANSWER_WITHIN_S = 9
 """A batch system that takes longer to say how jobs are does not answer: somebody waits for us."""
@@ -24,8 +25,9 @@ PLACE_EVERY_S = (10, 60)
 class JobQueue:
     """`status` asks once for all jobs, and not again within `fresh_s` seconds."""
 
-    def __init__(self, host: Host, system: str, *, fresh_s: float = 0.5) -> None:
-        self._host = host
+    def __init__(self, host: Host, system: str, *, login: str = "", fresh_s: float = 0.5) -> None:
+        """`login` is where to ask if the batch system does not listen to this host; empty: nowhere."""
+        self._ways = Ways(host, system, login)
         self._system = system
         self._batch = BATCH_SYSTEMS[system]
         self._fresh_s = fresh_s
@@ -41,8 +43,11 @@ class JobQueue:
         """The jobs that the batch system itself still shows, not only its history."""
 
     def submit(self, script: str, *, count: int = 1, log: str = "") -> list[str]:
-        """The ids of the new jobs; more than one are an array. Raises Refused with the batch system's own words."""
-        result = self._host.run(self._batch.submit_command(script, count=count, log=log))
+        """The ids of the new jobs; more than one are an array. Raises Refused with the batch system's own words.
+
+        Raises NotFromHere, as `cancel` does, when it does not listen to this host.
+        """
+        result = self._ways.run("submit", self._batch.submit_command(script, count=count, log=log))
         if result.exit_status:
             raise Refused(
                 f"{self._system} did not take the job",
@@ -56,15 +61,25 @@ class JobQueue:
         """Every job asked for: GONE if the batch system knows it no more, UNKNOWN if it could not be asked."""
         wanted = frozenset(job_ids)
         if wanted and (time.monotonic() - self._asked > self._fresh_s or not wanted <= self._ids):
-            self._known = self._ask(job_ids)
-            self._asked, self._ids = time.monotonic(), wanted
+            known = self._ask(job_ids)
+            self._known, self._asked, self._ids = known, time.monotonic(), wanted
+            return {job_id: known[job_id] for job_id in job_ids}
         return {job_id: self._known[job_id] for job_id in job_ids}
+
+    @property
+    def is_deaf(self) -> bool:
+        """It does not listen to this host when it is asked how jobs are, as far as is known by now."""
+        return self._ways.is_shut("status")
+
+    def is_answered(self) -> None:
+        """By what somebody else has heard from it, so that its silence towards us does not matter."""
+        self.silence, self._asked = "", 0.0
 
     def _ask(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:
         self.silence = ""
         try:
             known = {job_id: _absent(job_id, JobState.GONE) for job_id in job_ids}
-            answer = self._host.run(self._batch.status_command(job_ids), timeout_s=ANSWER_WITHIN_S)
+            answer = self._ways.run("status", self._batch.status_command(job_ids), timeout_s=ANSWER_WITHIN_S)
             told = self._batch.parse_status(answer)
             self.shown = frozenset(told)
             known.update(told)
@@ -75,6 +90,9 @@ class JobQueue:
                     known[job_id] = replace(array, job_id=job_id)
             missing = [job_id for job_id in job_ids if known[job_id].state is JobState.GONE]
             return {**known, **self._history(missing)}
+        except NotFromHere as error:
+            self.silence = str(error).splitlines()[0]
+            return {job_id: _absent(job_id, JobState.UNKNOWN, self.silence) for job_id in job_ids}
         except HpclabError as error:
             said = str(error).strip().splitlines() or ["no answer"]
             late = isinstance(error, TookTooLong)
@@ -87,7 +105,7 @@ class JobQueue:
         if not command:
             return {}
         try:
-            return self._batch.parse_history(self._host.run(command, timeout_s=ANSWER_WITHIN_S))
+            return self._batch.parse_history(self._ways.run("history", command, timeout_s=ANSWER_WITHIN_S))
         except HpclabError as error:
             reason = f"{self._system}'s history does not answer: {str(error).splitlines()[0]}"
             return {job_id: _absent(job_id, JobState.UNKNOWN, reason) for job_id in job_ids}
@@ -100,7 +118,7 @@ class JobQueue:
                 self._waiting = None
                 self._waiting_due = time.monotonic() + self._waiting_pause_s
                 self._waiting_pause_s = min(2 * self._waiting_pause_s, PLACE_EVERY_S[1])
-                self._waiting = self._host.run(command, timeout_s=PLACE_WITHIN_S)
+                self._waiting = self._ways.run("place", command, timeout_s=PLACE_WITHIN_S)
             if self._waiting and self._waiting.exit_status == 0:
                 return self._batch.parse_place(self._waiting, job_id)
         return None
@@ -108,7 +126,7 @@ class JobQueue:
     def cancel(self, job_ids: Sequence[str]) -> None:
         if not job_ids:
             return
-        result = self._host.run(self._batch.cancel_command(job_ids))
+        result = self._ways.run("cancel", self._batch.cancel_command(job_ids))
         self._asked = 0.0
         if not self._batch.is_cancelled(result):
             raise CommandError(
@@ -127,11 +145,11 @@ class JobQueue:
 
         Raises UnreadableOutput in the batch system's own words when it would not start.
         """
-        return self._batch.parse_estimate(self._host.run(self._batch.estimate_command(script)))
+        return self._batch.parse_estimate(self._ways.run("estimate", self._batch.estimate_command(script)))
 
     def queues(self) -> list[Queue]:
         command = self._batch.queues_command()
-        return self._batch.parse_queues(self._host.run(command, timeout_s=ANSWER_WITHIN_S)) if command else []
+        return self._batch.parse_queues(self._ways.run("queues", command, timeout_s=ANSWER_WITHIN_S)) if command else []
 
 
 def _absent(job_id: str, state: JobState, reason: str = "") -> JobStatus:

@@ -15,9 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from hpclab import errors
 from hpclab.__about__ import __version__
-from hpclab.errors import INTERRUPTED, ConnectionLost, HpclabError, RemoteUnfit
+from hpclab.errors import INTERRUPTED, ConnectionLost, HpclabError, RemoteUnfit, error_of
 from hpclab.hosts import LoginNode, RemoteProcess
 from hpclab.shell import printable
 
@@ -222,7 +221,7 @@ class Answers:
         except (ValueError, TypeError):
             return None  # a library's word; or cut off, and then the end comes next
         if "error" in answer:
-            raise _error(answer["error"])
+            raise error_of(answer["error"])
         return answer
 
     def unread(self, answer: dict[str, Any]) -> None:
@@ -299,13 +298,3 @@ class Answers:
             while line := self._process.stdout.readline():
                 self._lines.put(line)
         self._lines.put(b"")
-
-
-def _error(told: Mapping[str, str]) -> HpclabError:
-    """The same class as there, with the same words."""
-    kind = getattr(errors, told["class"], None)
-    if not (isinstance(kind, type) and issubclass(kind, HpclabError)):
-        kind = HpclabError
-    # some make their words of other things than words
-    error: HpclabError = kind.__new__(kind, told["message"])
-    return error

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hpclab.batch import BATCH_SYSTEMS, parse_queue
 from hpclab.config import Settings
-from hpclab.connection import job_of_worker
+from hpclab.connection import Connection, job_of_worker
 from hpclab.credentials import new_credentials
 from hpclab.detection import VERSIONS_COMMAND, detected, the_one
 from hpclab.errors import (
@@ -19,6 +19,7 @@ from hpclab.errors import (
     HpclabError,
     NoSuchJob,
     NoSuchSession,
+    NotFromHere,
     NotRunning,
     SessionExists,
     StoreError,
@@ -27,12 +28,24 @@ from hpclab.errors import (
 )
 from hpclab.event import Event
 from hpclab.folder import SessionFolder
-from hpclab.growth import FAILURES_IN_A_ROW, Change, Offer, failing, kept, replacement_lead_s, scaled, soonest
+from hpclab.growth import (
+    FAILURES_IN_A_ROW,
+    Change,
+    Demand,
+    Offer,
+    adapted,
+    failing,
+    kept,
+    replacement_lead_s,
+    scaled,
+    soonest,
+)
 from hpclab.hosts import Host
 from hpclab.interrupts import held_back
 from hpclab.job import JobRecord, JobState, JobStatus, Place, Shape
 from hpclab.jobqueue import JobQueue
 from hpclab.names import check_name, new_name
+from hpclab.relay import Cancel, Carrier, Submit, Wish, ask
 from hpclab.request import Request, shaped
 from hpclab.statuses import job_statuses, knows_jobs_here, open_jobs
 from hpclab.store import Activity, Jobs, SessionRecord, Store, WorkerSeen
@@ -56,6 +69,7 @@ CANCEL_GRACE_S = 45
 FOLLOW_LINES = 1000
 NEXT_PULSE_S = 3.0
 """A main job that lives shows another pulse within this time."""
+VIEW_EVERY_S = 10
 LOOK_EVERY = 10
 """After how many single submissions it is seen whether the earlier ones have failed to start."""
 
@@ -76,7 +90,7 @@ class Session:
         self._host = host
         self._store = store
         self._record = record
-        self._queue = JobQueue(host, record.system)
+        self._queue = JobQueue(host, record.system, login=_who_may_ask(host, record))
         self.request = Request(
             folder=self.folder,
             system=record.system,
@@ -161,6 +175,46 @@ class Session:
             self._host.remove_tree(folder)
 
     def _submit(self, script: str, record: JobRecord, count: int = 1) -> list[str]:
+        """The jobs' ids; where this host may not submit, somebody who may is asked to do it."""
+        try:
+            return self._submit_here(script, record, count)
+        except NotFromHere as barred:
+            if record.role == "main":
+                raise  # nobody looks yet for what its session asks for
+            script = script.removeprefix(f"{self.folder.path}/")
+            return ask(self._host, self.folder, Submit(script=script, record=record, count=count), barred)
+
+    def _cancel(self, job_ids: Sequence[str]) -> None:
+        try:
+            self._queue.cancel(job_ids)
+        except NotFromHere as barred:
+            ask(self._host, self.folder, Cancel(job_ids=tuple(job_ids)), barred)
+
+    def carrier(self, tell: Callable[[str], None] = lambda _: None) -> Carrier:
+        """For a host that may submit: carries out what this session asks for on others."""
+        return Carrier(self._host, self.folder, self.fulfil, may=self._knows_jobs_here, tell=tell)
+
+    def carry(self, tell: Callable[[str], None]) -> None:
+        """Do so until it has ended; and see how its jobs are, for those who may not ask."""
+        with self.carrier(tell) as carrier:
+            while self.view().state in (*ALIVE, "ending"):
+                done, view_at = carrier.done, time.monotonic() + VIEW_EVERY_S
+                while carrier.done == done and time.monotonic() < view_at:
+                    carrier.look()
+                    time.sleep(1)
+
+    def fulfil(self, wish: Wish) -> list[str]:
+        """Carry out what was asked for on another host; the ids of its jobs."""
+        if isinstance(wish, Cancel):
+            if strange := sorted(set(wish.job_ids) - set(self._store.jobs(self.name))):
+                raise NoSuchJob(f"the session {self.name} has no job {strange[0]!r}\nnothing was cancelled")
+            self._queue.cancel(wish.job_ids)
+            return list(wish.job_ids)
+        if over := self._store.over(self.name):
+            raise NotRunning(f"the session {self.name} has ended: {over}\nstart a new one with `hpclab start`")
+        return self._submit_here(self.folder / wish.script, wish.record, wish.count)
+
+    def _submit_here(self, script: str, record: JobRecord, count: int) -> list[str]:
         """The jobs' ids. What we cannot record is cancelled again, for nobody would find it."""
         with held_back():
             job_ids = self._queue.submit(script, count=count, log=self.folder.log("{job_id}"))
@@ -374,6 +428,11 @@ class Session:
         return self._store.token(self.name)
 
     @property
+    def connection(self) -> Connection | None:
+        """As its main job announced it; costs no question to the batch system, which may know that it is over."""
+        return self._store.connection(self.name)
+
+    @property
     def signs(self) -> tuple[object, ...]:
         """Changes when it has come up, moved or been stopped; costs no question to the batch system."""
         return self._store.connection(self.name), self._store.over(self.name)
@@ -503,10 +562,12 @@ class Session:
         if self._queue.silence:  # nobody knows which jobs to take away
             raise NotRunning(f"{self._queue.silence}\nnothing was changed; say it again when it answers")
         record = self.request.worker_record()
-        change = scaled(view.jobs, workers, workers_per_job=record.workers)
+        return self._carry_out(scaled(view.jobs, workers, workers_per_job=record.workers), record)
+
+    def _carry_out(self, change: Change, record: JobRecord) -> Change:
         if change.submit:
             self.add_worker(record, change.submit)
-        self._queue.cancel(change.cancel)
+        self._cancel(change.cancel)
         self._retire(change.retire)
         return change
 
@@ -522,12 +583,28 @@ class Session:
         if view.state != "running":
             return Change()  # workers would only wait for a scheduler
         change = kept(view.jobs, workers, workers_per_job=record.workers, now=view.now)
-        main_ends = view.main.status.end_time if view.main else None
-        if main_ends and main_ends - view.now < replacement_lead_s(view.jobs):
-            change = Change()  # they would hardly have begun when the session ends
-        if change.submit:
-            self.add_worker(record, change.submit)
-        return change
+        return self._carry_out(Change() if _ends_soon(view) else change, record)
+
+    def adapt(self, demand: Demand, *, minimum: int, maximum: float, idle_s: float) -> Change:
+        """One look at whether there are as many workers as Dask's load asks for; see `growth.adapted`."""
+        self._check_here()
+        view = self.view()
+        if view.state not in ALIVE:
+            raise NotRunning(_not_running(view))
+        if self._queue.silence or view.state != "running":
+            return Change()
+        record = self.request.worker_record()
+        change = adapted(
+            view.jobs,
+            demand,
+            minimum=minimum,
+            maximum=maximum,
+            workers_per_job=record.workers,
+            most_queued=self._record.settings.most_queued,
+            idle_s=idle_s,
+            now=view.now,
+        )
+        return self._carry_out(replace(change, submit=0) if _ends_soon(view) else change, record)
 
     def remove_worker(self, job_id: str) -> str:
         """Let the workers of a job hand over their data and leave, then see that the job is gone. What was done."""
@@ -542,7 +619,7 @@ class Session:
         if job.joined and not self._retire([job_id]):
             return f"job {job_id} handed over its data and left"
         if not job.joined:
-            self._queue.cancel([job_id])
+            self._cancel([job_id])
         if not self.gone([job_id], within_s=CANCEL_GRACE_S):
             raise TookTooLong(_not_gone([job_id], self.name))
         return f"job {job_id} was {'told to end' if job.joined else 'cancelled'}"
@@ -557,15 +634,19 @@ class Session:
         left_s = [job.status.end_time - time.time() for job in jobs if job.status.end_time] or [CANCEL_GRACE_S]
         gone = self.gone(list(job_ids), within_s=min(max(*left_s, 1), 2 * CANCEL_GRACE_S))
         late = [job_id for job_id in job_ids if job_id not in gone]
-        self._queue.cancel(late)
+        self._cancel(late)
         return late
+
+    def _knows_jobs_here(self) -> bool:
+        return knows_jobs_here(self._record, self._store.known(self.name), self._host.name)
 
     def stop(self) -> list[JobView]:
         """Cancel every job, also those still queued, and wait for them to be gone. Those that were cancelled."""
         self._check_here()
-        if not knows_jobs_here(self._record, self._store.known(self.name), self._host.name):
+        if not self._knows_jobs_here():
             self.view()  # perhaps it is the same cluster: then its jobs are seen now
-            if not knows_jobs_here(self._record, self._store.known(self.name), self._host.name):
+            # or it does not listen to us, and whoever it listens to knows
+            if not (self._knows_jobs_here() or self._queue.is_deaf):
                 raise NotRunning(f"the session {self.name} was started on {self._record.host}\nsay this there")
         if not self._store.over(self.name):
             # a full disk must not keep a session running
@@ -576,7 +657,9 @@ class Session:
         while alive := [
             job for job in self.view().jobs if not job.status.state.is_final and job.job_id not in cancelled
         ]:
-            self._queue.cancel([job.job_id for job in alive])
+            # the main job last: with it goes who says this within it
+            in_order = sorted(alive, key=lambda job: job.record.role == "main")
+            self._cancel([job.job_id for job in in_order])
             cancelled |= {job.job_id: job for job in alive}
             gone = self.gone(list(cancelled), within_s=CANCEL_GRACE_S)
             if late := [
@@ -608,11 +691,25 @@ def _loads(roster: Mapping[str, WorkerSeen]) -> dict[str, tuple[float | None, in
     return loads
 
 
+def _ends_soon(view: SessionView) -> bool:
+    """New workers would hardly have begun when the session ends."""
+    main_ends = view.main.status.end_time if view.main else None
+    return bool(main_ends and main_ends - view.now < replacement_lead_s(view.jobs))
+
+
 def _failing(name: str, reason: str, done: str) -> str:
     return (
         f"the last {FAILURES_IN_A_ROW} worker jobs of {name} failed to start: {reason}\n"
         f"{done}; see `hpclab why JOB`, and try one again with `hpclab add-worker --anyway`"
     )
+
+
+def _who_may_ask(host: Host, record: SessionRecord) -> str:
+    """The host that the session, or else this job, was submitted from; empty if that is this one, or nobody knows."""
+    if record.system == "local":
+        return ""
+    submitted = record.host if record.host not in ("", host.name) else host.submit_host
+    return "" if submitted.partition(".")[0] == host.name.partition(".")[0] else submitted
 
 
 def _not_gone(job_ids: list[str], name: str) -> str:

@@ -14,7 +14,10 @@ from hpclab.store import Jobs, Known, SessionRecord, Store
 JUST_SUBMITTED = "just submitted"
 JUST_SUBMITTED_S = 60
 """A batch system may take so long to show a new job to those who ask."""
-REMEMBER_EVERY_S = 10
+REMEMBER_EVERY_S = 5
+NEWS_S, ANSWER_S = 5, 20
+"""Where the batch system does not listen to us, what somebody else heard from it so lately makes it needless to ask it
+through the login node, or is its answer."""
 CLOCKS_DIFFER_S = 60
 """So much a node's clock may be ahead of the batch system's."""
 
@@ -25,8 +28,12 @@ def job_statuses(
     """One question about all those that have not ended, as far as is known; `here` is the host that asks."""
     known = store.known(record.name)
     asked = open_jobs(known, jobs)
+    if queue.is_deaf and _is_known_since(known, NEWS_S):
+        return _heard(queue, known, jobs)
     answer = queue.status(asked)
     if asked and queue.silence:
+        if queue.is_deaf and _is_known_since(known, ANSWER_S):
+            return _heard(queue, known, jobs)
         return {job: _not_known(answer[job], known) if job in answer else known.jobs[job] for job in jobs}
     if not knows_jobs_here(record, known, here) and not queue.shown & set(jobs):
         # a home may be shared by clusters; that this one does not know a job of another means nothing
@@ -43,9 +50,21 @@ def job_statuses(
                 answer[job_id] = replace(status, state=JobState.PENDING, reason=JUST_SUBMITTED)
     statuses = {job_id: answer.get(job_id) or known.jobs[job_id] for job_id in jobs}
     hosts = known.hosts if here in known.hosts else (*known.hosts, here)
-    if statuses != known.jobs or hosts != known.hosts or (asked and now - known.time > REMEMBER_EVERY_S):
+    remember_s = 0 if queue.is_deaf else REMEMBER_EVERY_S
+    if statuses != known.jobs or hosts != known.hosts or (asked and now - known.time > remember_s):
         store.remember(record.name, Known(time=now, jobs=statuses, hosts=hosts))
     return statuses
+
+
+def _is_known_since(known: Known, within_s: float) -> bool:
+    return abs(time.time() - known.time) < within_s
+
+
+def _heard(queue: JobQueue, known: Known, jobs: Jobs) -> dict[str, JobStatus]:
+    """What an hpclab that may ask has heard; of jobs that it has not asked about yet, that they are new."""
+    queue.is_answered()
+    new = {job: JobStatus(job_id=job, state=JobState.PENDING, reason=JUST_SUBMITTED) for job in jobs}
+    return {job: known.jobs.get(job) or new[job] for job in jobs}
 
 
 def knows_jobs_here(record: SessionRecord, known: Known, here: str) -> bool:

@@ -48,6 +48,13 @@ def parse_count(text: str, *, what: str) -> int:
     return int(text)
 
 
+def whole_number(given: object, *, what: str, least: int, most: int) -> int:
+    """One that a program has given."""
+    if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= most:
+        raise ConfigError(f"{what} must be a whole number from {least} to {most}, not {given!r}")
+    return given
+
+
 def format_walltime(seconds: float) -> str:
     """`1:30:00`, as every batch system reads it."""
     minutes, s = divmod(int(seconds), 60)

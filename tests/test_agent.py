@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures import job_record
 from login_here import a_users_home
+
+from hpclab.errors import NotFromHere
+from hpclab.folder import SessionFolder
+from hpclab.hosts.local import LocalHost
+from hpclab.relay import Submit, ask
 
 WITHIN_S = 30
 SBATCH = """#!/bin/sh
@@ -217,6 +223,22 @@ def test_a_command_that_failed_fails_again_in_the_same_words(home):
     assert said[0] == said[1]
     assert (said[0][0][0], said[0][1]) == (b"", 8)
     assert said[0][0][1].startswith(b"hpclab: no session is running")
+
+
+# what compute nodes ask for that may not submit
+
+
+def test_while_a_laptop_watches_a_session_its_nodes_can_have_workers(home, slurm):
+    with start(home) as agent:
+        name = agent.answer("name")
+    folder = SessionFolder(str(slurm / "hpclab/sessions" / name))
+    wish, barred = Submit(script="add-one-worker.sh", record=job_record()), NotFromHere("what\nwhy\nsay it there")
+    with Agent(home, "watch", name=name) as agent:
+        assert ask(LocalHost(home), folder, wish, barred) == ["7"]
+        agent.popen.stdin.close()
+        agent.end()
+    assert asked(slurm) == 2  # the main job, and the worker's
+    assert list(Path(folder.relay).iterdir()) == []
 
 
 # the laptop is gone

@@ -61,3 +61,7 @@ def test_a_command_error_shows_the_last_lines_of_much_output():
 def test_a_command_that_said_nothing_is_shown_so():
     result = Result(host="h", argv=("x",), exit_status=1, stdout=" \n", stderr="\n")
     assert "(nothing)" in str(CommandError("it failed", result))
+
+
+def test_in_a_notebook_an_error_is_its_message_and_no_traceback():
+    assert HpclabError("it has ended\nstart another")._render_traceback_() == ["hpclab: it has ended\nstart another"]

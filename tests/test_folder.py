@@ -29,6 +29,7 @@ PER_LOGIN = ["reverse_ask", "reverse_answer"]
         (HERE.log("17"), "logs/17.log"),
         (HERE.reverse_ask("login1"), "reverse/login1.ask"),
         (HERE.reverse_answer("login1"), "reverse/login1.answer"),
+        (HERE.relayed("1-ff", "asked"), "relay/1-ff.asked"),
         (HERE.connection, "connection.json"),
         (HERE.roster, "workers.json"),
     ],

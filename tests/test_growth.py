@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, field, replace
 
 import pytest
 from fixtures import NOON, job_record
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hpclab.errors import ConfigError
 from hpclab.growth import (
@@ -13,7 +16,9 @@ from hpclab.growth import (
     FAILURES_IN_A_ROW,
     START_UP_S,
     Change,
+    Demand,
     Offer,
+    adapted,
     failing,
     kept,
     parse_shapes,
@@ -199,6 +204,216 @@ def test_an_expected_start_is_no_wait_that_anybody_had():
 
 def test_without_worker_jobs_the_lead_is_the_start_up():
     assert replacement_lead_s([MAIN]) == START_UP_S
+
+
+# adapted: between so many workers in all, those of the main job among them
+
+IDLE_S = 60.0
+LIMITS = {"minimum": 0, "maximum": math.inf, "workers_per_job": 1, "most_queued": 100, "idle_s": IDLE_S, "now": NOON}
+
+
+def demand(*seen: tuple[float, int]) -> Demand:
+    """demand((300, 5), (0, 2)): five workers were asked for 300 s before noon, and two are now."""
+    told = Demand()
+    for ago_s, workers in seen:
+        told = told.seen(workers, NOON - ago_s)
+    return told
+
+
+def running(job_id: str, *, busy: int = 0, workers: int = 1, left_s: float = 1000) -> JobView:
+    return job(job_id, R, workers=workers, joined=workers, busy=busy, end_time=NOON + left_s)
+
+
+def queued(job_id: str, waited_s: float, **more: object) -> JobView:
+    return replace(job(job_id, P, **more), submit_time=NOON - waited_s)
+
+
+def test_a_demand_remembers_the_highest_of_any_time():
+    told = demand((300, 5), (200, 7), (100, 3), (50, 3), (0, 2))
+    assert told.latest == 2
+    assert [told.highest(ago_s, NOON) for ago_s in (10, 60, 150, 250, 300)] == [3, 3, 7, 7, 7]
+    assert told.highest(301, NOON) == math.inf
+    assert len(told.peaks) == 2
+    assert Demand().latest == 0
+
+
+def test_while_nobody_looks_the_load_stays_as_it_was():
+    told = demand((500, 5), (0, 1))
+    assert (told.latest, told.highest(60, NOON), told.highest(60, NOON + 90)) == (1, 5, 1)
+
+
+@pytest.mark.parametrize(
+    ("here", "wanted", "submit"),
+    [
+        ([MAIN], 2, 0),
+        ([MAIN], 5, 3),
+        # what waits or starts is coming
+        ([MAIN, queued("2", 10), job("3", H), job("4", R)], 5, 0),
+        ([MAIN, queued("2", 10)], 5, 2),
+        # also if nobody knows
+        ([MAIN, job("2", JobState.UNKNOWN)], 3, 0),
+        # what ends or has ended is not
+        ([MAIN, job("2", C), job("3", D), job("4", F)], 3, 1),
+        # and what waits in vain is not asked for again and again
+        ([MAIN, queued("2", 10, reason="it will not start: no such node")], 3, 0),
+    ],
+)
+def test_more_are_submitted_when_the_load_asks_for_more_than_are_there_and_coming(here, wanted, submit):
+    assert adapted(here, demand((0, wanted)), **LIMITS) == Change(submit=submit)
+
+
+@pytest.mark.parametrize(
+    ("limits", "submit"),
+    [
+        ({"maximum": 7}, 5),
+        ({"maximum": 2}, 0),
+        ({"maximum": 1}, 0),
+        ({"most_queued": 3}, 3),
+        ({"workers_per_job": 4}, 5),
+        ({"workers_per_job": 4, "maximum": 9}, 1),
+        ({"workers_per_job": 4, "maximum": 5}, 0),
+    ],
+)
+def test_no_more_are_submitted_than_the_limits_allow(limits, submit):
+    assert adapted([MAIN], demand((0, 20)), **{**LIMITS, **limits}) == Change(submit=submit)
+
+
+def test_the_minimum_is_there_without_any_load():
+    assert adapted([MAIN], demand((0, 0)), **{**LIMITS, "minimum": 4}) == Change(submit=2)
+    here = [MAIN, running("2"), running("3")]
+    assert adapted(here, demand((IDLE_S, 0), (0, 0)), **{**LIMITS, "minimum": 4}) == Change()
+
+
+@pytest.mark.parametrize(
+    ("seen", "retire"),
+    [
+        # the load was there a moment ago
+        ([(IDLE_S + 1, 4), (IDLE_S - 1, 4), (0, 0)], ()),
+        # nobody has looked for long enough
+        ([(IDLE_S - 1, 0), (0, 0)], ()),
+        ([(IDLE_S, 3), (0, 0)], ("3",)),
+        ([(IDLE_S, 2), (0, 0)], ("3", "2")),
+        # those of the main job stay
+        ([(IDLE_S, 0), (0, 0)], ("3", "2")),
+    ],
+)
+def test_idle_workers_leave_after_a_while_the_one_that_ends_first_before_others(seen, retire):
+    here = [MAIN, running("2", left_s=900), running("3", left_s=100)]
+    assert adapted(here, demand(*seen), **LIMITS) == Change(retire=retire)
+
+
+def test_busy_workers_stay():
+    here = [MAIN, running("2", busy=1), running("3")]
+    assert adapted(here, demand((IDLE_S, 0), (0, 0)), **{**LIMITS, "maximum": 2}) == Change(retire=("3",))
+
+
+def test_a_job_of_several_workers_leaves_only_if_none_of_them_is_needed():
+    here = [MAIN, running("2", workers=4)]
+    assert adapted(here, demand((IDLE_S, 3), (0, 3)), **LIMITS) == Change()
+    assert adapted(here, demand((IDLE_S, 2), (0, 2)), **LIMITS) == Change(retire=("2",))
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "needless_s", "cancel"),
+    [
+        # it had waited for 1000 s when it became needless
+        (1500, 500, ()),
+        (2000, 1000, ("2",)),
+        # new ones for as long as running ones
+        (50, 50, ()),
+        (70, 60, ("2",)),
+    ],
+)
+def test_a_queued_job_is_given_up_when_it_was_needless_for_as_long_as_it_had_waited(waited_s, needless_s, cancel):
+    here = [MAIN, queued("2", waited_s)]
+    told = demand((waited_s, 3), (needless_s + 0.2, 3), (needless_s + 0.1, 2), (needless_s, 2), (0, 2))
+    assert adapted(here, told, **LIMITS) == Change(cancel=cancel)
+
+
+def test_the_youngest_of_the_queue_goes_first_and_running_ones_do_not_go_for_it():
+    here = [MAIN, running("2", busy=1), queued("3", 300), queued("4", 200)]
+    assert adapted(here, demand((300, 4), (0, 4)), **LIMITS) == Change(cancel=("4",))
+
+
+def test_what_is_above_a_new_maximum_leaves_the_queue_at_once():
+    here = [MAIN, running("2", busy=1), queued("3", 9), queued("4", 9)]
+    assert adapted(here, demand((0, 9)), **{**LIMITS, "maximum": 3}) == Change(cancel=("4", "3"))
+
+
+@dataclass
+class AQueue:
+    """A session whose jobs wait as long as the queue pleases; looked at every ten seconds."""
+
+    maximum: int
+    now: float = NOON
+    demand: Demand = field(default_factory=Demand)
+    jobs: list[JobView] = field(default_factory=lambda: [MAIN])
+    changes: list[Change] = field(default_factory=list)
+
+    def look(self, load: int, starts: int) -> Change:
+        """The load of now; so many of those that wait may start."""
+        self.now += 10
+        for waiting in [job for job in self.jobs if job.status.state is P][:starts]:
+            self._set(waiting.job_id, replace(waiting, status=replace(waiting.status, state=R), joined=1))
+        at_work = load - 2
+        for here in [job for job in self.jobs if job.joined and job is not MAIN]:
+            self._set(here.job_id, replace(here, busy=int(at_work > 0)))
+            at_work -= 1
+        self.demand = self.demand.seen(load, self.now)
+        limits = {**LIMITS, "maximum": self.maximum, "now": self.now, "most_queued": 8}
+        change = adapted(self.jobs, self.demand, **limits)
+        self.changes.append(change)
+        self.jobs = [job for job in self.jobs if job.job_id not in (*change.cancel, *change.retire)]
+        first = sum(change.submit for change in self.changes[:-1]) + 2
+        self.jobs += [replace(job(str(first + n), P), submit_time=self.now) for n in range(change.submit)]
+        return change
+
+    def _set(self, job_id: str, changed: JobView) -> None:
+        self.jobs = [changed if job.job_id == job_id else job for job in self.jobs]
+
+
+LOADS = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 3)), min_size=1, max_size=80)
+
+
+@given(looks=LOADS, maximum=st.integers(2, 15))
+def test_whatever_the_load_and_the_queue_do_the_limits_hold(looks, maximum):
+    queue = AQueue(maximum)
+    for load, starts in looks:
+        change = queue.look(load, starts)
+        assert not (change.submit and (change.cancel or change.retire))
+        assert len(queue.jobs) + 1 <= max(maximum, 2)  # the main job has two
+        assert sum(job.status.state is P for job in queue.jobs) <= 8
+        assert "1" not in (*change.cancel, *change.retire)
+
+
+@given(load=st.integers(0, 20), starts=st.lists(st.integers(0, 2), min_size=200, max_size=200))
+def test_a_steady_load_is_met_once_however_long_the_queue_takes(load, starts):
+    """No job is cancelled to be submitted again."""
+    queue = AQueue(maximum=10)
+    for may_start in starts:
+        queue.look(load, may_start)
+    assert sum(change.submit for change in queue.changes) == max(0, min(load, 10) - 2)
+    assert not [change for change in queue.changes if change.cancel or change.retire]
+
+
+@given(looks=LOADS)
+def test_a_load_that_comes_and_goes_within_the_idle_time_cancels_nothing(looks):
+    """Ten seconds between looks: the highest load comes again every 50 s."""
+    queue = AQueue(maximum=10)
+    for number, (load, starts) in enumerate(looks):
+        change = queue.look(10 if number % 5 == 0 else load, starts)
+        assert not change.cancel
+        assert not change.retire
+    assert sum(change.submit for change in queue.changes) == 8
+
+
+@given(waits=st.integers(1, 60), starts=st.lists(st.integers(0, 1), min_size=400, max_size=400))
+def test_when_the_load_is_gone_for_good_all_leave(waits, starts):
+    queue = AQueue(maximum=10)
+    for number, may_start in enumerate(starts):
+        queue.look(10 if number < waits else 0, may_start)
+    assert queue.jobs == [MAIN]
+    assert sum(change.submit for change in queue.changes) == 8
 
 
 # shapes

@@ -35,11 +35,12 @@ from hpclab.errors import (
     TookTooLong,
     UnreadableOutput,
 )
-from hpclab.growth import Change
+from hpclab.growth import Change, Demand
 from hpclab.hosts.local import LocalHost
 from hpclab.hosts.recording import RecordingHost
 from hpclab.job import JobState, Shape
 from hpclab.names import check_name
+from hpclab.relay import Cancel, Submit
 from hpclab.session import Session
 
 HERE = folder()
@@ -711,6 +712,56 @@ def test_nothing_is_kept_in_a_session_that_has_ended(a_session):
     assert verbs(host) == ["status"]
 
 
+# adapt
+
+
+@pytest.mark.parametrize(("asked_for", "submit"), [(3, 0), (4, 1), (9, 2)])
+def test_what_the_load_asks_for_beyond_what_is_there_and_coming_is_submitted(a_session, asked_for, submit):
+    answers = [localq_status(job1="RUNNING", job2="RUNNING", job3="PENDING"), (0, "4\n", ""), (0, "5\n", "")]
+    session, host = a_session(*answers, jobs=[MAIN, WORKER, WORKER])
+    host.files[HERE.connection] = connection().to_text()
+    change = session.adapt(Demand().seen(asked_for, NOON), minimum=0, maximum=5, idle_s=60)
+    assert change == Change(submit=submit)
+    assert verbs(host) == ["status", *["submit"] * submit]
+
+
+def test_what_the_load_could_long_do_without_is_cancelled_or_leaves(a_session):
+    up = {"job1": "RUNNING", "job2": "RUNNING"}
+    session, host = a_session(
+        localq_status(**up, job3="PENDING"),
+        (0, "", ""),
+        localq_status(**{**up, "job2": "COMPLETED", "job3": "CANCELLED"}),
+        jobs=[MAIN, WORKER, WORKER],
+    )
+    host.files[HERE.connection] = connection().to_text()
+    host.files[HERE.roster] = json.dumps({"workers": [{"name": "1-0"}, {"name": "2-0"}]})
+    change = session.adapt(Demand().seen(0, 0.0), minimum=0, maximum=5, idle_s=60)
+    assert change == Change(cancel=("3",), retire=("2",))
+
+
+@pytest.mark.parametrize(("left_s", "submit"), [(5, 0), (3000, 1)])
+def test_nothing_is_submitted_for_the_last_moments_of_a_session(a_session, left_s, submit):
+    main = json.dumps({"id": "1", "state": "RUNNING", "limit_time": session_module.time.time() + left_s})
+    session, host = a_session((0, main, ""), (0, "4\n", ""), jobs=[MAIN])
+    host.files[HERE.connection] = connection().to_text()
+    assert session.adapt(Demand().seen(2, NOON), minimum=0, maximum=5, idle_s=60) == Change(submit=submit)
+
+
+@pytest.mark.parametrize(
+    "answer", [(1, "", "no"), localq_status(job1="PENDING", job2="PENDING")], ids=["silent", "not up"]
+)
+def test_nobody_adapts_what_is_not_known_or_not_up(a_session, answer):
+    session, host = a_session(answer)
+    assert session.adapt(Demand().seen(9, NOON), minimum=0, maximum=9, idle_s=60) == Change()
+    assert verbs(host) == ["status"]
+
+
+def test_nothing_adapts_in_a_session_that_has_ended(a_session):
+    session, _ = a_session(localq_status(job1="CANCELLED"), jobs=[MAIN])
+    with pytest.raises(NotRunning):
+        session.adapt(Demand(), minimum=0, maximum=9, idle_s=60)
+
+
 # remove_worker
 
 
@@ -757,8 +808,9 @@ def test_stop_cancels_all_at_once_also_those_still_queued(a_session):
     )
     cancelled = session.stop()
     assert [(job.job_id, job.status.state) for job in cancelled] == [("1", JobState.RUNNING), ("2", JobState.PENDING)]
+    # the main job last, within which this may have been said
     assert [argv for argv in host.commands if argv[3] == "cancel"] == [
-        ("python", "-m", "hpclab.localq", "cancel", "1", "2")
+        ("python", "-m", "hpclab.localq", "cancel", "2", "1")
     ]
     assert host.files[HERE.over].startswith("stopped at ")
 
@@ -820,3 +872,55 @@ def test_scripts_hold_no_secret(name):
 def test_a_home_that_is_no_folder_is_told():
     with pytest.raises(StoreError, match="/dev/null/x"):
         Session.all(LocalHost({"HPCLAB_HOME": str(Path("/dev/null/x"))}), settings())
+
+
+# what is asked for where this host may not submit
+
+
+def on(name: str, submit_host: str = "") -> RecordingHost:
+    host = RecordingHost()
+    host.name, host.submit_host = name, submit_host
+    return host
+
+
+@pytest.mark.parametrize(
+    ("host", "made_on", "system", "login"),
+    [
+        (on("login1"), "login1", "slurm", ""),
+        (on("node1"), "login1", "slurm", "login1"),
+        (on("node1", "login2"), "login1", "slurm", "login1"),
+        # submitted by hand, or started from within a job
+        (on("node1", "login2"), "", "slurm", "login2"),
+        (on("node1", "login2"), "node1", "slurm", "login2"),
+        (on("node1", "node1.cluster"), "", "slurm", ""),
+        (on("node1"), "", "slurm", ""),
+        (on("node1"), "login1", "local", ""),
+    ],
+)
+def test_who_may_ask_is_the_host_that_submitted(host, made_on, system, login):
+    record = session_record(NAME, system=system, host=made_on)
+    assert session_module._who_may_ask(host, record) == login
+
+
+def test_what_was_asked_for_elsewhere_is_submitted_and_recorded_here(a_session):
+    session, host = a_session((0, "3\n", ""))
+    assert session.fulfil(Submit(script="add-one-worker.sh", record=WORKER)) == ["3"]
+    assert host.commands[-1][-1] == HERE.worker_script
+    assert json.loads(host.files[HERE.job("3")])["role"] == "worker"
+
+
+def test_only_jobs_of_the_session_are_cancelled_for_others(a_session):
+    session, host = a_session((0, "", ""))
+    with pytest.raises(NoSuchJob, match="'99'"):
+        session.fulfil(Cancel(job_ids=("2", "99")))
+    assert host.commands == []
+    assert session.fulfil(Cancel(job_ids=("2",))) == ["2"]
+    assert verbs(host) == ["cancel"]
+
+
+def test_a_session_that_is_over_gets_no_worker_that_was_asked_for_before(a_session):
+    session, host = a_session()
+    host.files[HERE.over] = "stopped\n"
+    with pytest.raises(NotRunning, match="has ended"):
+        session.fulfil(Submit(script="add-one-worker.sh", record=WORKER))
+    assert host.commands == []

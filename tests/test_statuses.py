@@ -7,10 +7,11 @@ import time
 import pytest
 from fixtures import folder, happens, host_that_answers, job_record, session_record, settings, squeue, with_jobs
 
+from hpclab import ways
 from hpclab.hosts.recording import RecordingHost
 from hpclab.job import JobState, JobStatus
 from hpclab.jobqueue import JobQueue
-from hpclab.statuses import JUST_SUBMITTED_S, job_statuses, open_jobs
+from hpclab.statuses import ANSWER_S, JUST_SUBMITTED, JUST_SUBMITTED_S, NEWS_S, job_statuses, open_jobs
 from hpclab.store import Known, Store
 
 NAME = folder().name
@@ -85,3 +86,69 @@ def test_only_jobs_whose_end_is_known_are_left_alone(state):
     host = a_job()
     known = Known(time=1.0, jobs={"1": JobStatus(job_id="1", state=state)})
     assert open_jobs(known, store(host).jobs(NAME)) == ([] if state.is_final else ["1"])
+
+
+# on a compute node that the batch system does not listen to
+
+
+MISSING = (127, "", "bash: line 1: exec: squeue: not found\n")
+NO_WAY = (255, "", "ada@login1: Permission denied (publickey).\n")
+
+
+@pytest.fixture
+def ignorance():
+    ways.forget()
+    yield
+    ways.forget()
+
+
+def heard(host: RecordingHost, ago_s: float, *answers: tuple[int, str, str]) -> tuple[JobQueue, JobStatus, JobStatus]:
+    """The queue, a job that runs as somebody has heard so long ago, and a job that nobody has asked about yet."""
+    store(host).add_jobs(NAME, ["2"], job_record(), time.time())
+    running = JobStatus(job_id="1", state=JobState.RUNNING)
+    store(host).remember(NAME, Known(time=time.time() - ago_s, jobs={"1": running}, hosts=("login1",)))
+    queue = JobQueue(host, "slurm", login="login1", fresh_s=-1)
+    record = session_record(NAME, system="slurm", host="login1")
+    told = job_statuses(queue, store(host), record, store(host).jobs(NAME), here="recording")
+    return queue, told["1"], told["2"]
+
+
+@pytest.mark.parametrize("ago_s", [0, NEWS_S + 1, -3])
+def test_what_somebody_else_has_just_heard_is_the_answer(ignorance, ago_s):
+    queue, running, new = heard(a_job(MISSING, NO_WAY), ago_s)
+    assert (running.state, queue.silence) == (JobState.RUNNING, "")
+    assert (new.state, new.reason) == (JobState.PENDING, JUST_SUBMITTED)
+
+
+@pytest.mark.parametrize("ago_s", [ANSWER_S + 1, 1e9, -1e6])
+def test_what_was_heard_long_ago_or_by_a_wrong_clock_is_not(ignorance, ago_s):
+    queue, running, new = heard(a_job(MISSING, NO_WAY), ago_s)
+    assert queue.silence.startswith("slurm does not listen to recording, nor is there a way through login1")
+    assert (running.state, new.state) == (JobState.UNKNOWN, JobState.UNKNOWN)
+    assert "; then running)" in running.reason
+
+
+def test_so_it_is_when_somebody_looks_twice_in_a_row(ignorance):
+    host = a_job(MISSING, NO_WAY)
+    heard(host, NEWS_S + 1)
+    queue = JobQueue(host, "slurm", login="login1", fresh_s=1000)
+    record = session_record(NAME, system="slurm", host="login1")
+    for _ in range(2):
+        told = job_statuses(queue, store(host), record, store(host).jobs(NAME), here="recording")
+        assert (told["1"].state, queue.silence) == (JobState.RUNNING, "")
+
+
+def test_news_make_it_needless_to_ask_at_all(ignorance):
+    host = a_job(MISSING, NO_WAY)
+    heard(host, NEWS_S + 1)
+    asked = len(host.commands)
+    _, running, _ = heard(host, NEWS_S - 2)
+    assert running.state is JobState.RUNNING
+    assert len(host.commands) == asked
+
+
+def test_where_the_batch_system_listens_it_is_always_asked(ignorance):
+    host = a_job(squeue(job1="RUNNING", job2="PENDING"), squeue(job1="RUNNING", job2="PENDING"))
+    for _ in range(2):
+        heard(host, 0)
+    assert len(host.commands) == 2

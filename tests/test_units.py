@@ -17,6 +17,7 @@ from hpclab.units import (
     parse_memory,
     parse_walltime,
     split_evenly,
+    whole_number,
 )
 
 quick = settings(deadline=None, database=None)
@@ -168,3 +169,10 @@ def test_the_times_of_c_are_read(text, seconds):
 @pytest.mark.parametrize(("count", "parts", "split"), [(5, 2, [3, 2]), (4, 2, [2, 2]), (2, 3, [1, 1, 0]), (7, 1, [7])])
 def test_things_are_split_evenly(count, parts, split):
     assert split_evenly(count, parts) == split
+
+
+@pytest.mark.parametrize("number", [-1, 11, 1.0, "3", None, True])
+def test_a_number_that_is_not_whole_or_out_of_bounds_is_refused(number):
+    with pytest.raises(ConfigError, match="workers must be a whole number from 0 to 10, not "):
+        whole_number(number, what="workers", least=0, most=10)
+    assert whole_number(10, what="workers", least=0, most=10) == 10

@@ -6,6 +6,7 @@ A batch system is a module, not a class, and pure: text in, text out. mypy holds
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
@@ -31,6 +32,8 @@ class BatchSystem(Protocol):
     """Seconds since the epoch when the walltime is over, as a running job's shell finds it; may come out empty."""
     HAS_ARRAYS: bool
     """`submit_command` can submit many at once."""
+    NOT_FROM_HERE: str
+    """A pattern: how its commands complain of the host that they run on, and not of what was asked for."""
 
     def directives(self, spec: JobSpec) -> list[str]: ...
     def submit_command(self, script: str, *, count: int = 1, log: str = "") -> list[str]:
@@ -84,6 +87,21 @@ BATCH_SYSTEMS: Final[dict[str, BatchSystem]] = {
     "lsf": lsf,
     "local": local,
 }
+
+
+COMMAND_MISSING = (126, 127)
+"""What `env` and `bash` end with when they cannot run a command."""
+_OF_THE_SITE = r"(?i)(compute|execution|login|submit|submission|head)[ -](node|host)"
+"""What the words of a site's own submit filter are likely to have in them."""
+
+
+def not_from_here(system: str, result: Result) -> str:
+    """How a command has failed because of the host that it ran on, so that it may do elsewhere; empty: it has not."""
+    if not result.exit_status:
+        return ""
+    pattern = re.compile(f"{_OF_THE_SITE}|(?-i:{BATCH_SYSTEMS[system].NOT_FROM_HERE})")
+    lines = (line.strip() for line in result.output.splitlines())
+    return next(filter(pattern.search, lines), result.last_words if result.exit_status in COMMAND_MISSING else "")
 
 
 def parse_queue(queue: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from hpclab.result import Result
 
 DIRECTIVE = "#HPCLAB"
 HAS_ARRAYS = False
+NOT_FROM_HERE = r"(?!)"  # it is asked on its own host alone
 JOB_ID = "$HPCLAB_LOCALQ_JOB_ID"
 END_TIME = "$HPCLAB_LOCALQ_END_TIME"
 

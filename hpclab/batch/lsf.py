@@ -18,6 +18,7 @@ from hpclab.result import Result
 
 DIRECTIVE = "#BSUB"
 HAS_ARRAYS = True
+NOT_FROM_HERE = r"non-LSF host|not (used|known) by (LSF|LIM)|lsf\.conf.*(No such file|not found|[Cc]an't open)"
 # LSF sets the index for every job: 0 where there is no array
 JOB_ID = '${LSB_JOBID}$([ "${LSB_JOBINDEX:-0}" = 0 ] || echo "[$LSB_JOBINDEX]")'
 END_TIME = ""  # LSF does not tell its jobs

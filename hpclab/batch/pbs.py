@@ -19,6 +19,10 @@ from hpclab.units import format_walltime, parse_ctime
 
 DIRECTIVE = "#PBS"
 HAS_ARRAYS = True
+# the last where there is no pbs.conf; an access list of a queue refuses in the words of the second
+NOT_FROM_HERE = (
+    r"Bad UID for job execution|Unauthorized Request|Access from host not allowed|pbs conf variables not found"
+)
 JOB_ID = "$PBS_JOBID"
 # PBS tells a job nothing of its end, and a qstat from each of many jobs that start at once takes 0.2 s and more
 END_TIME = ""

@@ -21,6 +21,7 @@ from hpclab.units import counted
 
 DIRECTIVE = "#$"
 HAS_ARRAYS = True
+NOT_FROM_HERE = r"(not a|no|neither) (submit|admin) (host|nor admin host)|set the environment variable SGE_ROOT"
 JOB_ID = '$JOB_ID$([ "${SGE_TASK_ID:-undefined}" = undefined ] || printf .%s "$SGE_TASK_ID")'
 END_TIME = ""  # neither the environment nor the job's spool folder tells
 

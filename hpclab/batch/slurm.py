@@ -18,6 +18,11 @@ from hpclab.units import format_walltime
 
 DIRECTIVE = "#SBATCH"
 HAS_ARRAYS = True
+# no munge, no slurm.conf; the partition's AllocNodes, or a job_submit plugin
+NOT_FROM_HERE = (
+    r"[Mm]unge (encode|daemon)|Protocol authentication error|Access/permission denied"
+    r"|Could not establish a configuration source|Unable to process configuration file"
+)
 # the batch script of a heterogeneous job finds the id of component 0, which is the one that sbatch printed
 JOB_ID = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
 # the variable is there since 23.02; grep, since a heterogeneous job has a line for each component

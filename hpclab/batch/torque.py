@@ -18,6 +18,7 @@ from hpclab.units import format_walltime, parse_ctime
 
 DIRECTIVE = "#PBS"
 HAS_ARRAYS = True
+NOT_FROM_HERE = r"Bad UID for job execution|ruserok failed|Unauthorized Request|Access from host not allowed"
 JOB_ID = "$PBS_JOBID"
 # of the script's first moment, which is when this is read
 END_TIME = "${PBS_WALLTIME:+$({ echo $(($(date +%s) + PBS_WALLTIME)); } 2>/dev/null)}"

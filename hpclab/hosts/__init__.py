@@ -8,29 +8,45 @@ from typing import BinaryIO, Protocol
 from hpclab.result import Result
 
 
-class Host(Protocol):
-    """One machine. File errors are OSError; a missing command is CommandMissing, one that hangs TookTooLong."""
+class Commands(Protocol):
+    """Where commands run. A missing one is CommandMissing, one that hangs TookTooLong."""
 
     name: str
+
+    def run(self, argv: Sequence[str], *, timeout_s: float = 60) -> Result: ...
+
+
+class Host(Commands, Protocol):
+    """One machine, with its files. File errors are OSError."""
+
     python: str
     """hpclab's own Python there; stands for the word `python` in first place of an argv."""
     home: str
     """Where hpclab keeps its files there."""
     login: str
     """USER@HOST, as ssh wants it."""
+    submit_host: str
+    """Where the job that runs us was submitted, as its batch system tells; empty: there is no such job."""
 
     @property
     def versions(self) -> Mapping[str, str]:
         """Of hpclab's own environment there; see hpclab.versions."""
         ...
 
-    def run(self, argv: Sequence[str], *, timeout_s: float = 60) -> Result: ...
     def read(self, path: str) -> str: ...
     def read_from(self, path: str, offset: int) -> tuple[str, int]:
         """What stands from a byte on, and the offset to go on from; a negative offset counts from the end."""
         ...
 
     def write(self, path: str, text: str, *, mode: int = 0o600) -> None: ...
+    def rename(self, path: str, new_path: str) -> None:
+        """Of several that do this to one file at once, one succeeds; for the others there is no such file."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """A file, which may be gone already."""
+        ...
+
     def make_folder(self, path: str) -> None: ...
     def names(self, folder: str) -> list[str]: ...
     def remove_tree(self, path: str) -> None: ...

@@ -8,12 +8,15 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hpclab.errors import CommandMissing, TookTooLong
 from hpclab.result import Result
 from hpclab.versions import versions_here
+
+SUBMIT_HOSTS = ("SLURM_SUBMIT_HOST", "PBS_O_HOST", "SGE_O_HOST", "LSB_SUB_HOST")
 
 
 class LocalHost:
@@ -25,6 +28,7 @@ class LocalHost:
         self.python = sys.executable
         self.home = env.get("HPCLAB_HOME") or str(Path(env.get("HOME") or Path.home()) / ".hpclab")
         self.login = f"{_user(env)}@{self.name}"
+        self.submit_host = next((env[name] for name in SUBMIT_HOSTS if env.get(name)), "")
 
     @property
     def versions(self) -> Mapping[str, str]:
@@ -55,7 +59,7 @@ class LocalHost:
 
     def write(self, path: str, text: str, *, mode: int = 0o600) -> None:
         """Whole or not at all: written beside, then renamed."""
-        temporary = str(Path(path).with_name(f".{Path(path).name}.{self.name}.{os.getpid()}"))
+        temporary = str(Path(path).with_name(f".{Path(path).name}.{self.name}.{threading.get_native_id()}"))
         try:
             with open(
                 os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode),
@@ -68,6 +72,12 @@ class LocalHost:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+    def rename(self, path: str, new_path: str) -> None:
+        Path(path).rename(new_path)
+
+    def remove(self, path: str) -> None:
+        Path(path).unlink(missing_ok=True)
 
     def make_folder(self, path: str) -> None:
         """A new folder for the user alone; FileExistsError when it is there already."""

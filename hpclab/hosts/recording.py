@@ -16,6 +16,7 @@ class RecordingHost:
         self.python = "/opt/python"
         self.home = "/home/ada/.hpclab"
         self.login = "ada@recording"
+        self.submit_host = ""
         self.versions: dict[str, str] = {}
         self.commands: list[tuple[str, ...]] = []
         self.files: dict[str, str] = {}
@@ -39,6 +40,13 @@ class RecordingHost:
 
     def write(self, path: str, text: str, *, mode: int = 0o600) -> None:
         self.files[path] = text
+
+    def rename(self, path: str, new_path: str) -> None:
+        self.files[new_path] = self.read(path)
+        del self.files[path]
+
+    def remove(self, path: str) -> None:
+        self.files.pop(path, None)
 
     def make_folder(self, path: str) -> None:
         if path in self.folders:

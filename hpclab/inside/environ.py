@@ -6,6 +6,7 @@ Only paths stand in them: an environment can be listed, the files that it names 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 
 from hpclab.folder import SessionFolder
 from hpclab.launchers import without_mpi
@@ -59,4 +60,18 @@ def rank_environment(base: Mapping[str, str], folder: SessionFolder, *, one_node
 def notebook_environment(base: Mapping[str, str], folder: SessionFolder, scheduler_address: str) -> dict[str, str]:
     """For JupyterLab and all that it starts: a plain `Client()` connects to the session."""
     kept = {key: value for key, value in without_mpi(dict(base)).items() if key not in SHARED}
-    return {**kept, **dask_tls(folder), "DASK_SCHEDULER_ADDRESS": scheduler_address}
+    # the batch system may not bring the user's own along
+    home = str(PurePosixPath(folder.path).parent.parent)
+    return {**kept, **dask_tls(folder), "DASK_SCHEDULER_ADDRESS": scheduler_address, "HPCLAB_HOME": home}
+
+
+def sidebar_environment(folder: SessionFolder) -> dict[str, str]:
+    """For JupyterLab's own process: Dask's sidebar shows the session, and a client's link leads to its dashboard."""
+    factory = "DASK_LABEXTENSION__FACTORY__"
+    return {
+        f"{factory}MODULE": "hpclab.cluster",
+        f"{factory}CLASS": "SessionCluster",
+        # Dask reads the values of such variables as Python
+        "DASK_LABEXTENSION__INITIAL": repr([{"name": folder.name}]),
+        "DASK_DISTRIBUTED__DASHBOARD__LINK": "/proxy/hpclab/status",
+    }

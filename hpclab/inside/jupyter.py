@@ -8,7 +8,10 @@ open; when it closes, the scheduler is gone, and JupyterLab ends too.
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import gc
+import importlib.util
 import json
 import os
 import shlex
@@ -21,14 +24,19 @@ from typing import Any
 
 from hpclab.connection import parse_token
 from hpclab.folder import SessionFolder
-from hpclab.inside.environ import notebook_environment
+from hpclab.inside.environ import notebook_environment, sidebar_environment
 from hpclab.inside.report import announce
 
 # jsonschema compiles this grammar for 0.8 s if it can be imported, for a check of addresses that nothing here makes
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 
-ANNOUNCEMENTS = "@jupyterlab/apputils-extension:announcements"
-"""What asks at every first visit whether one would like to read JupyterLab's news."""
+NOT_SHOWN = ["@jupyterlab/apputils-extension:announcements", "@jupyterhub/jupyter-server-proxy"]
+"""What asks at every first visit whether one would like to read JupyterLab's news, and the other half of PROXY."""
+EXTENSIONS = {"hpclab.server": "hpclab.server.dashboard", "dask_labextension": "distributed"}
+"""The session's panel and Dask's sidebar, and what of each takes long to import."""
+PROXY = "jupyter_server_proxy"
+"""Of this both use a part. As an extension it would hand the user's cookies to whoever listens at a port of this node,
+and show their pages as JupyterLab's own: on a shared node it stays off."""
 
 
 def main() -> None:
@@ -53,11 +61,16 @@ def main() -> None:
     line, _ = door.accept()
     word = json.loads(_first_line(line))
     signal.signal(signal.SIGTERM, wind_down)
+    extensions = [name for name in EXTENSIONS if importlib.util.find_spec(name.partition(".")[0])]
+    has_sidebar = len(extensions) == len(EXTENSIONS) and importlib.util.find_spec(PROXY) is not None
     env = notebook_environment(os.environ, given.folder, word["scheduler_address"])
+    if has_sidebar:
+        env |= sidebar_environment(given.folder)
     os.environ.clear()
     os.environ.update(env)
     threading.Thread(target=_end_with, args=(line,), daemon=True).start()
     server.io_loop.add_callback(_tell, supervisor, server.port)
+    server.io_loop.add_callback(_load, server, extensions)
     server.start()
 
 
@@ -71,12 +84,14 @@ def _initialized(folder: SessionFolder, *, root_dir: str, ip: str) -> Any:
     config.ServerApp.update(
         {"ip": ip, "port": 0, "port_retries": 0, "open_browser": False, "root_dir": root_dir, "allow_root": True}
     )
+    # not yet: see _load
+    config.ServerApp.jpserver_extensions = dict.fromkeys((*EXTENSIONS, PROXY), False)
     config.ServerApp.terminado_settings = {"shell_command": _terminal(folder)}
     config.ExtensionApp.open_browser = False
     # else other users of the node could listen to what notebooks print
     config.KernelManager.transport_encryption = "required"
     # a compute node has no way out, and nobody asked
-    config.ServerApp.tornado_settings = {"page_config_hook": _without_announcements}
+    config.ServerApp.tornado_settings = {"page_config_hook": _page_config}
     config.LabApp.news_url = None
     config.LabApp.check_for_updates_class = "jupyterlab.handlers.announcements.NeverCheckForUpdate"
     return LabApp.initialize_server(argv=[], config=config)
@@ -92,8 +107,8 @@ def _terminal(folder: SessionFolder) -> list[str]:
     return [shell, "--rcfile", bashrc]
 
 
-def _without_announcements(_: object, page_config: dict[str, Any]) -> dict[str, Any]:
-    return {**page_config, "disabledExtensions": [*page_config.get("disabledExtensions", []), ANNOUNCEMENTS]}
+def _page_config(_: object, page_config: dict[str, Any]) -> dict[str, Any]:
+    return {**page_config, "disabledExtensions": [*page_config.get("disabledExtensions", []), *NOT_SHOWN]}
 
 
 def _first_line(line: socket.socket) -> str:
@@ -116,6 +131,20 @@ def _end_with(line: socket.socket) -> None:
     print("hpclab: the Dask scheduler is gone, so JupyterLab ends", flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
     threading.Timer(5, os._exit, args=(1,)).start()
+
+
+async def _load(server: Any, extensions: list[str]) -> None:
+    """What the page asks for only when it stands; nobody waits for it to come up. Jupyter logs what cannot be loaded.
+
+    Dask is imported only now that the environment tells it all.
+    """
+    manager = server.extension_manager
+    for name in extensions:
+        with contextlib.suppress(ImportError):
+            await asyncio.to_thread(importlib.import_module, EXTENSIONS[name])
+        if manager.add_extension(name, enabled=True):
+            manager.link_extension(name)
+            manager.load_extension(name)
 
 
 def _tell(supervisor: str, port: int) -> None:

@@ -12,6 +12,7 @@ import os
 import socket
 import time
 import traceback
+import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from distributed import Client, Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.http.utils import get_handlers
-from distributed.scheduler import heartbeat_interval
+from distributed.scheduler import WorkerStatusPlugin, heartbeat_interval
 from tornado.ioloop import PeriodicCallback
 
 from hpclab.connection import parse_token
@@ -56,6 +57,7 @@ async def dask_setup(scheduler: Scheduler) -> None:
     guard = Guard(scheduler.http_application, Door(parse_token(Path(folder.token).read_text()), folder.name))
     http.request_callback = guard
     scheduler.add_plugin(Roster(folder, scheduler), name="hpclab-roster")
+    _tell_of_workers(scheduler)
     # dask-mpi lets its workers begin only after this
     told = {"addresses": _addresses(scheduler), "versions": versions_here()}
     announce(folder.addresses, json.dumps(told))
@@ -122,6 +124,28 @@ def start_jupyter(dask_scheduler: Scheduler) -> None:
     line.connect(os.environ["HPCLAB_JUPYTER"])
     line.sendall(json.dumps({"scheduler_address": _addresses(dask_scheduler)[0]}).encode() + b"\n")
     dask_scheduler.hpclab_jupyter_line = line
+
+
+class WorkersTold(WorkerStatusPlugin):  # type: ignore[misc]
+    """Tells one cluster object which workers come and go."""
+
+    def __init__(self, scheduler: Scheduler, comm: Any) -> None:
+        # Dask's own has the same name for all, so that only the last who has asked is told
+        self.name = f"hpclab-workers-{uuid.uuid4().hex}"
+        super().__init__(scheduler, comm)
+
+
+def _tell_of_workers(scheduler: Scheduler) -> None:
+    """To any number of notebooks at once."""
+
+    def subscribe_worker_status(comm: Any) -> dict[str, Any]:
+        WorkersTold(scheduler, comm)
+        told: dict[str, Any] = scheduler.identity()
+        for worker in told["workers"].values():
+            del worker["metrics"], worker["last_seen"]
+        return told
+
+    scheduler.handlers["subscribe_worker_status"] = subscribe_worker_status
 
 
 class Activity:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,24 @@ def test_a_tree_is_removed_and_a_missing_one_is_none(host, tmp_path):
         assert not (tmp_path / "a").exists()
 
 
+# one file, several who want it
+
+
+@pytest.mark.parametrize("a_host", [pytest.param(False, id="local"), pytest.param(True, id="recording")])
+def test_of_two_who_rename_a_file_one_succeeds(host, tmp_path, a_host):
+    host = RecordingHost() if a_host else host
+    old, new, other = (str(tmp_path / name) for name in ("old", "new", "other"))
+    host.write(old, "x")
+    host.rename(old, new)
+    with pytest.raises(FileNotFoundError):
+        host.rename(old, other)
+    assert host.read(new) == "x"
+    for _ in range(2):
+        host.remove(new)
+    with pytest.raises(FileNotFoundError):
+        host.read(new)
+
+
 # where it is
 
 
@@ -202,3 +221,22 @@ def test_the_login_is_what_ssh_wants(host):
 
 def test_its_versions_are_those_of_this_python(host):
     assert host.versions["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@pytest.mark.parametrize("name", ["SLURM_SUBMIT_HOST", "PBS_O_HOST", "SGE_O_HOST", "LSB_SUB_HOST"])
+def test_in_a_job_it_knows_where_that_was_submitted(name):
+    assert LocalHost({name: "login1"}).submit_host == "login1"
+
+
+@pytest.mark.parametrize("env", [{}, {"SLURM_SUBMIT_HOST": ""}])
+def test_outside_of_jobs_nothing_was_submitted(env):
+    assert LocalHost(env).submit_host == ""
+
+
+def test_threads_that_write_the_same_file_at_once_do_not_disturb_each_other(host, tmp_path):
+    path = str(tmp_path / "known.json")
+    with ThreadPoolExecutor(8) as several:
+        list(several.map(lambda digit: host.write(path, digit * 10_000), "0123456789" * 20))
+    assert len(host.read(path)) == 10_000
+    assert len(set(host.read(path))) == 1
+    assert os.listdir(tmp_path) == ["known.json"]

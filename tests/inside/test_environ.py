@@ -6,9 +6,18 @@ import subprocess
 import sys
 
 import pytest
-from fixtures import folder
+from fixtures import folder, settings
 
-from hpclab.inside.environ import RANK_ONLY, SHARED, dask_tls, notebook_environment, rank_environment
+from hpclab.hosts.local import LocalHost
+from hpclab.inside.environ import (
+    RANK_ONLY,
+    SHARED,
+    dask_tls,
+    notebook_environment,
+    rank_environment,
+    sidebar_environment,
+)
+from hpclab.store import Store
 
 HERE = folder()
 JOB = {
@@ -80,6 +89,24 @@ def test_a_notebook_knows_its_session_but_neither_the_launcher_nor_the_superviso
     env = notebook_environment(JOB, HERE, "tls://10.0.0.1:4000")
     assert (env["PATH"], env["HPCLAB_SESSION"]) == ("/bin", "calm-otter")
     assert not {"PMI_RANK", "OMPI_COMM_WORLD_RANK", *SHARED} & set(env)
+
+
+def test_a_notebook_finds_its_session_also_where_the_batch_system_brought_nothing_along():
+    env = notebook_environment({"HPCLAB_SESSION": "calm-otter"}, HERE, "tls://10.0.0.1:4000")
+    assert Store(LocalHost(env), settings()).folder(env["HPCLAB_SESSION"]) == HERE
+
+
+def test_dasks_sidebar_is_told_of_the_session_in_its_own_words():
+    code = """if True:
+        import dask
+        import dask_labextension.config
+        for key in ["labextension.factory.module", "labextension.factory.class", "distributed.dashboard.link"]:
+            print(dask.config.get(key))
+        print(dask.config.get("labextension.initial")[0]["name"])
+        """
+    env = {**sidebar_environment(HERE), "HOME": "/nonexistent", "DASK_CONFIG": "/nonexistent"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["hpclab.cluster", "SessionCluster", "/proxy/hpclab/status", "calm-otter"]
 
 
 def test_what_was_given_is_left_alone():
