@@ -1,0 +1,16 @@
+/** What JupyterLab's own packages need of a browser and jsdom does not have. */
+
+Object.assign(globalThis, {
+  DragEvent: globalThis.DragEvent ?? class extends MouseEvent {},
+  ResizeObserver:
+    globalThis.ResizeObserver ??
+    class {
+      observe(): void {}
+      unobserve(): void {}
+      disconnect(): void {}
+    },
+  matchMedia:
+    globalThis.matchMedia ??
+    ((media: string) =>
+      Object.assign(new EventTarget(), { media, matches: false, addListener() {}, removeListener() {} }))
+});

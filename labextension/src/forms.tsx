@@ -1,0 +1,182 @@
+/** The dialogs: how many workers, of what size; how many in all; whether really to stop. */
+import * as React from 'react';
+import { Dialog, showDialog } from '@jupyterlab/apputils';
+import { ReactWidget } from '@jupyterlab/ui-components';
+import { UUID } from '@lumino/coreutils';
+
+import { IAnswer, IJob, ISession, IWorkersWanted } from './tokens';
+import { isOver } from './workers';
+
+type Defaults = IAnswer['defaults'];
+
+/** What to ask for; null: the dialog was left. */
+export async function askForWorkers(defaults: Defaults): Promise<IWorkersWanted | null> {
+  const body = new Form<Defaults>(defaults, (values, change) => <WorkersFields values={values} change={change} />);
+  const { button } = await showDialog({
+    title: 'Add worker',
+    body,
+    buttons: [Dialog.cancelButton(), Dialog.okButton({ label: 'Add' })],
+    focusNodeSelector: 'input'
+  });
+  const { count, cores, memory, walltime } = body.getValue();
+  return button.accept ? { count, cores, memory, walltime, request: UUID.uuid4() } : null;
+}
+
+/** How many workers there shall be; null: the dialog was left. */
+export async function askForScale(current: number): Promise<number | null> {
+  const body = new Form({ workers: current }, (values, change) => (
+    <div className="hpclab-Form">
+      <NumberField
+        word="Workers"
+        min={0}
+        value={values.workers}
+        change={workers => {
+          change({ workers });
+        }}
+      />
+      <p className="hpclab-Form-note">{scaleWords(current, values.workers)}</p>
+    </div>
+  ));
+  const { button } = await showDialog({
+    title: 'Scale the session',
+    body,
+    buttons: [Dialog.cancelButton(), Dialog.okButton({ label: 'Scale' })],
+    focusNodeSelector: 'input'
+  });
+  return button.accept ? body.getValue().workers : null;
+}
+
+/** Whether really to stop, after it was told what ends then. */
+export async function askToStop(session: ISession): Promise<boolean> {
+  const { button } = await showDialog({
+    title: `Stop session ${session.name}?`,
+    body: ReactWidget.create(<p className="hpclab-Form-note">{stopWords(session)}</p>),
+    buttons: [Dialog.cancelButton(), Dialog.warnButton({ label: 'Stop session' })],
+    defaultButton: 0
+  });
+  return button.accept;
+}
+
+/** A dialog's body: values, and the fields that show and change them. */
+class Form<T extends object> extends ReactWidget {
+  constructor(values: T, fields: (values: T, change: (values: T) => void) => React.JSX.Element) {
+    super();
+    this._values = values;
+    this._fields = fields;
+  }
+
+  getValue(): T {
+    return this._values;
+  }
+
+  protected override render(): React.JSX.Element {
+    return this._fields(this._values, values => {
+      this._values = values;
+      this.update();
+    });
+  }
+
+  private _values: T;
+  private readonly _fields: (values: T, change: (values: T) => void) => React.JSX.Element;
+}
+
+interface IWorkersFieldsProps {
+  values: Defaults;
+  change: (values: Defaults) => void;
+}
+
+function WorkersFields({ values, change }: IWorkersFieldsProps): React.JSX.Element {
+  const text = (key: 'cores' | 'memory' | 'walltime', word: string, example: string): React.JSX.Element => (
+    <label>
+      <span>{word}</span>
+      <input
+        className="jp-mod-styled"
+        type="text"
+        required
+        spellCheck={false}
+        autoComplete="off"
+        placeholder={example}
+        value={values[key]}
+        onChange={event => {
+          change({ ...values, [key]: event.target.value });
+        }}
+      />
+    </label>
+  );
+  return (
+    <div className="hpclab-Form">
+      <NumberField
+        word="Jobs"
+        min={1}
+        value={values.count}
+        change={count => {
+          change({ ...values, count });
+        }}
+      />
+      {text('cores', 'Cores', '4')}
+      {text('memory', 'Memory', '8G')}
+      {text('walltime', 'Walltime', '1h')}
+      <p className="hpclab-Form-note">{wantedWords(values)}</p>
+    </div>
+  );
+}
+
+interface INumberFieldProps {
+  word: string;
+  min: number;
+  /** NaN: not a whole number yet. */
+  value: number;
+  change: (value: number) => void;
+}
+
+function NumberField({ word, min, value, change }: INumberFieldProps): React.JSX.Element {
+  return (
+    <label>
+      <span>{word}</span>
+      <input
+        className="jp-mod-styled"
+        type="number"
+        required
+        min={min}
+        step={1}
+        defaultValue={value}
+        onChange={event => {
+          change(event.target.validity.valid ? event.target.valueAsNumber : NaN);
+        }}
+      />
+    </label>
+  );
+}
+
+export function wantedWords({ count, cores, memory, walltime }: Defaults): string {
+  if (Number.isNaN(count)) {
+    return 'How many jobs is a whole number, 1 or more.';
+  }
+  const jobs = count === 1 ? 'one job' : `${count} jobs, each`;
+  return `Asks the batch system for ${jobs} with ${cores || '…'} cores and ${memory || '…'} of memory per worker, for ${walltime || '…'}.`;
+}
+
+function scaleWords(current: number, wanted: number): string {
+  if (Number.isNaN(wanted)) {
+    return 'How many workers is a whole number, 0 or more.';
+  }
+  if (wanted < current) {
+    return 'Queued ones are cancelled first; then workers hand their data over and leave.';
+  }
+  return wanted > current ? 'New worker jobs are submitted, of the size that the last one had.' : 'As it is now.';
+}
+
+/** "This cancels the main job 1 on node17 and 3 worker jobs; notebooks that run here end." */
+export function stopWords({ jobs }: ISession): string {
+  const left = jobs.filter(job => !isOver(job));
+  const mains = left.filter(job => job.role === 'main').map(mainWords);
+  const workers = left.filter(job => job.role === 'worker').length;
+  const cancelled = [...mains, ...(workers ? [workers === 1 ? 'one worker job' : `${workers} worker jobs`] : [])];
+  return cancelled.length
+    ? `This cancels ${cancelled.join(' and ')}; notebooks that run here end.`
+    : 'Nothing of it is left in the queue; notebooks that run here end.';
+}
+
+function mainWords({ id, node }: IJob): string {
+  return `the main job ${id}${node ? ` on ${node}` : ''}`;
+}
