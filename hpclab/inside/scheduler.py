@@ -42,7 +42,7 @@ DASHBOARD_DELAY_S = 5
 LOOK_EVERY_S = 2
 CPU_STEP_PERCENT = 5
 MEMORY_STEP_BYTES = 16 * 2**20
-TELL_ACTIVITY_EVERY_S = 10
+TELL_ACTIVITY_EVERY_S = 4
 MOST_SAMPLES = 360
 """Of the cores at work, over time; when there are more, every other one is forgotten."""
 SILENT_S = 8

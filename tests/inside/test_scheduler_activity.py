@@ -7,7 +7,7 @@ import json
 import pytest
 from fixtures import NOON
 
-from hpclab.inside.scheduler import MOST_SAMPLES, Activity
+from hpclab.inside.scheduler import MOST_SAMPLES, TELL_ACTIVITY_EVERY_S, Activity
 
 
 @pytest.fixture
@@ -31,10 +31,10 @@ def test_a_clock_that_goes_back_takes_nothing_away(path):
     assert activity.busy_core_s == 0
 
 
-def test_it_is_told_every_ten_seconds(path):
+def test_it_is_not_told_at_every_look(path):
     activity = Activity(path)
-    texts = [activity.count(1, NOON + 2 * n) for n in range(11)]
-    assert [bool(text) for text in texts] == [n % 5 == 0 for n in range(11)]
+    texts = [activity.count(1, NOON + n) for n in range(3 * TELL_ACTIVITY_EVERY_S)]
+    assert [bool(text) for text in texts] == [n % TELL_ACTIVITY_EVERY_S == 0 for n in range(len(texts))]
 
 
 def test_a_long_session_has_sparser_samples_not_more(path):
