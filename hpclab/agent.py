@@ -28,7 +28,7 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from hpclab.__about__ import __version__
-from hpclab.config import Settings, config_files, load
+from hpclab.config import config_files, defaults, load
 from hpclab.errors import ConfigError, HpclabError, StoreError, TookTooLong, error_told
 from hpclab.follow import follow
 from hpclab.growth import parse_shapes
@@ -116,10 +116,6 @@ def _host() -> LocalHost:
     return LocalHost(os.environ)
 
 
-def _defaults() -> Settings:
-    return load({}, [], {})[0]
-
-
 def _start(out: Answers, request: dict[str, Any]) -> None:
     session = _started_once(out, request)
     _follow(out, session)
@@ -147,7 +143,7 @@ ASKS = {"start": _start, "attach": _attach, "watch": _watch, "reverse": _reverse
 
 
 def _session(name: str) -> Session:
-    return Session.open(_host(), _defaults(), name) if name else Session.only(_host(), _defaults())
+    return Session.open(_host(), defaults(), name) if name else Session.only(_host(), defaults())
 
 
 def _started_once(out: Answers, request: dict[str, Any]) -> Session:
@@ -169,7 +165,7 @@ def _started_once(out: Answers, request: dict[str, Any]) -> Session:
     if "error" in told:
         out.tell(error=told["error"])
         sys.exit(1)
-    return Session.open(host, _defaults(), told["name"])
+    return Session.open(host, defaults(), told["name"])
 
 
 def _run_once(run: Callable[[list[str]], int], request: dict[str, Any]) -> int:

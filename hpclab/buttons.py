@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from hpclab.errors import HpclabError
+from hpclab.growth import MOST_WORKERS
 
 LOOK_EVERY_S = (5.0, 60.0)
 """At first, and in the end: each look may be a question to the batch system."""
+
+_watched: dict[str, threading.Event] = {}
+"""Of all cards of a kind one alone looks again; this ends it."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,11 @@ class Button:
     """Gives back what was done, in a sentence. Runs in a thread."""
 
 
-def with_buttons(card: Callable[[], str], buttons: Sequence[Button]) -> Any | None:
-    """A widget of the card's HTML and the buttons; None where there is no ipywidgets that can say how it is shown."""
+def with_buttons(kind: str, card: Callable[[], str], buttons: Sequence[Button]) -> Any | None:
+    """A widget of the card's HTML and the buttons; None where there is no ipywidgets that can say how it is shown.
+
+    Of its kind the one looks again that was shown or pressed last: people run a cell many times.
+    """
     try:
         import ipywidgets
     except ImportError:
@@ -32,15 +40,27 @@ def with_buttons(card: Callable[[], str], buttons: Sequence[Button]) -> Any | No
     if not hasattr(ipywidgets.Widget, "_repr_mimebundle_"):  # before ipywidgets 8
         return None
     shown, said = ipywidgets.HTML(card()), ipywidgets.HTML()
-    pressed = threading.Event()
+
+    def watch() -> None:
+        _watched.get(kind, threading.Event()).set()
+        _watched[kind] = ended = threading.Event()
+        threading.Thread(target=_look_again, args=(card, shown, ended), name="hpclab card", daemon=True).start()
+
+    def pressed() -> None:
+        with suppress(ReferenceError):  # what it shows is gone
+            shown.value = card()
+            watch()
+
     rows = [_row(ipywidgets, button, said, pressed) for button in buttons]
-    threading.Thread(target=_look_again, args=(card, shown, pressed), name="hpclab card", daemon=True).start()
+    watch()
     return ipywidgets.VBox([shown, *rows, said])
 
 
-def _row(ipywidgets: Any, button: Button, said: Any, pressed: threading.Event) -> Any:
+def _row(ipywidgets: Any, button: Button, said: Any, pressed: Callable[[], None]) -> Any:
     narrow = ipywidgets.Layout(width="170px")
-    numbers = [ipywidgets.BoundedIntText(value, min=0, max=10000, description=what) for what, value in button.fields]
+    numbers = [
+        ipywidgets.BoundedIntText(value, min=0, max=MOST_WORKERS, description=what) for what, value in button.fields
+    ]
     for number in numbers:
         number.layout = narrow
     knob = ipywidgets.Button(description=button.label)
@@ -54,7 +74,7 @@ def _row(ipywidgets: Any, button: Button, said: Any, pressed: threading.Event) -
             said.value = f"<pre>{escape(repr(error))}</pre>"
         finally:
             knob.disabled = False
-            pressed.set()
+            pressed()
 
     def begin(_: object) -> None:
         # pressed twice it would be done twice
@@ -66,13 +86,11 @@ def _row(ipywidgets: Any, button: Button, said: Any, pressed: threading.Event) -
     return ipywidgets.HBox([*numbers, knob])
 
 
-def _look_again(card: Callable[[], str], shown: Any, pressed: threading.Event) -> None:
+def _look_again(card: Callable[[], str], shown: Any, ended: threading.Event) -> None:
     """Until the widget is closed, or nobody has the session any more."""
-    pause_s = LOOK_EVERY_S[0]
-    while True:
-        was_pressed = pressed.wait(pause_s)
-        pressed.clear()
-        pause_s = LOOK_EVERY_S[0] if was_pressed else min(1.5 * pause_s, LOOK_EVERY_S[1])
+    pause_s, longest_s = LOOK_EVERY_S
+    while not ended.wait(pause_s):
+        pause_s = min(1.5 * pause_s, longest_s)
         if shown.comm is None:
             return
         try:

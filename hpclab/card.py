@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from hpclab.units import counted, format_clock, format_duration, format_memory
+from hpclab.job import JobState
+from hpclab.show import reason_text
+from hpclab.units import counted, format_duration, format_memory
 
 ROWS = 20
 """So many jobs have a row of their own."""
@@ -25,7 +27,6 @@ COLOURS = {
 """Of a badge with white letters, readable in light and dark themes."""
 LINK = "text-decoration:underline"
 """Within a widget links look like text."""
-OVER = ("done", "failed", "cancelled", "gone")
 
 
 def html(described: Mapping[str, Any], *, dashboard: str = "", notes: Sequence[str] = ()) -> str:
@@ -64,7 +65,7 @@ def _sums(workers: Mapping[str, Any]) -> str:
 
 def _table(jobs: Sequence[Mapping[str, Any]]) -> str:
     """The jobs that have not ended, and how many have."""
-    alive = [job for job in jobs if job["state"] not in OVER]
+    alive = [job for job in jobs if not JobState(job["state"]).is_final]
     heads = "".join(_cell("th", head) for head in ("job", "state", "node", "each", "left"))
     rows = "".join(f"<tr>{''.join(_cell('td', text) for text in _row(job))}</tr>" for job in alive[:ROWS])
     hidden = [f"{len(alive) - ROWS} more are queued or running"] if len(alive) > ROWS else []
@@ -88,13 +89,11 @@ def _row(job: Mapping[str, Any]) -> list[str]:
 
 def in_words(job: Mapping[str, Any]) -> str:
     """How a job is, with the batch system's reason and when it is expected to start."""
-    state, reason = job["state"], job["reason"]
+    state, reason = job["state"], reason_text(job)
     if state == "running":
         words = f"{job['joined']} of {counted(job['workers'], 'worker')} joined"
         if job["busy"]:
             words += f", {job['busy']} at work"
     else:
         words = {"pending": "queued", "completing": "ending"}.get(state, state)
-    if reason not in ("", state):
-        words += f": {reason}"
-    return words + (f"; expected to start {format_clock(job['expected_start'])}" if job.get("expected_start") else "")
+    return words if reason in ("", state) else f"{words}: {reason}"

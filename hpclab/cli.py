@@ -21,7 +21,7 @@ from hpclab import options
 from hpclab.__about__ import __version__
 from hpclab.batch import parse_queue
 from hpclab.bookmarks import Bookmarks
-from hpclab.config import Setting, Settings, Source, config_files, load
+from hpclab.config import Setting, Settings, Source, config_files, defaults, load
 from hpclab.current import current_session
 from hpclab.elsewhere import NOT_FOR_THE_CLUSTER, OfSession, Repeatable, afar, place_of_session, settings_for
 from hpclab.errors import (
@@ -35,7 +35,7 @@ from hpclab.errors import (
     UnreadableOutput,
 )
 from hpclab.follow import follow
-from hpclab.growth import parse_shapes
+from hpclab.growth import MOST_WORKERS, parse_shapes
 from hpclab.hosts.local import LocalHost
 from hpclab.interrupts import held_back
 from hpclab.place import place_of
@@ -52,6 +52,7 @@ from hpclab.show import (
     sessions_table,
     status_text,
     story_text,
+    submitted_text,
 )
 from hpclab.units import counted
 
@@ -137,10 +138,6 @@ def _here() -> str:
 
 def _host() -> LocalHost:
     return LocalHost(os.environ)
-
-
-def _session(name: str | None, *, or_latest: bool = False) -> Session:
-    return current_session(name or "", or_latest=or_latest)
 
 
 def _print_json(value: Any) -> None:
@@ -235,7 +232,9 @@ def _follow(session: Session, *, although_hopeless: bool = False) -> None:
 
 
 @cli.command("add-worker", cls=OfSession)
-@click.option("-n", "--count", type=click.IntRange(1, 10000), default=1, show_default=True, help="How many such jobs.")
+@click.option(
+    "-n", "--count", type=click.IntRange(1, MOST_WORKERS), default=1, show_default=True, help="How many such jobs."
+)
 @click.option("-c", "--cores", metavar="N", help="Cores of each worker.")
 @click.option("-m", "--memory", metavar="SIZE", help="Memory of each worker.")
 @click.option("-G", "--gpus", metavar="N", help="GPUs of each worker.")
@@ -250,7 +249,7 @@ def add_worker(name: str | None, count: int, anyway: bool, as_json: bool, **give
 
     What is not given is as `hpclab start` had it. Many at once are one array job where the batch system has arrays.
     """
-    session = _session(name)
+    session = current_session(name)
     asked = _settings(**given)
     named = {key for key, value in given.items() if value is not None}
     record = session.request.worker_record(
@@ -264,8 +263,7 @@ def add_worker(name: str | None, count: int, anyway: bool, as_json: bool, **give
     if as_json:
         _print_json({"name": session.name, "jobs": job_ids})
     else:
-        told = ", ".join(job_ids) if count <= 10 else f"{count} jobs, {job_ids[0]} to {job_ids[-1]},"
-        click.echo(f"submitted {told} to {session.name}; see them with `hpclab status`")
+        click.echo(f"{submitted_text(job_ids, session.name)}; see them with `hpclab status`")
 
 
 @cli.command("remove-worker", cls=OfSession)
@@ -277,11 +275,11 @@ def remove_worker(name: str | None, job_id: str) -> None:
 
     Then the job ends. One that is still queued is cancelled.
     """
-    click.echo(_session(name).remove_worker(job_id))
+    click.echo(current_session(name).remove_worker(job_id))
 
 
 @cli.command(cls=OfSession)
-@click.argument("workers", type=click.IntRange(0, 10000))
+@click.argument("workers", type=click.IntRange(0, MOST_WORKERS))
 @options.of_session
 @options.host
 def scale(name: str | None, workers: int) -> None:
@@ -290,13 +288,13 @@ def scale(name: str | None, workers: int) -> None:
     Those of the main job count, and stay. To shrink, queued jobs are cancelled first; then idle workers hand over their
     data and leave.
     """
-    session = _session(name)
+    session = current_session(name)
     with _half_done(f"hpclab scale {workers} --session {session.name}"):
         click.echo(change_text(session.scale(workers)))
 
 
 @cli.command(cls=OfSession)
-@click.argument("workers", type=click.IntRange(1, 10000))
+@click.argument("workers", type=click.IntRange(1, MOST_WORKERS))
 @options.of_session
 @options.host
 def keep(name: str | None, workers: int) -> None:
@@ -305,7 +303,7 @@ def keep(name: str | None, workers: int) -> None:
     Each is replaced ahead of its walltime's end, as early as the queue has lately taken. `hpclab start --keep N` does
     this within the main job.
     """
-    session = _session(name)
+    session = current_session(name)
     click.echo(f"keeping {counted(workers, 'added worker')} in {session.name}; Ctrl-C ends it, the workers stay")
     try:
         in_vain = 0
@@ -335,7 +333,7 @@ def relay(name: str | None) -> None:
     For sites where compute nodes may not submit jobs, and may not log in to the login node either: stay there with this
     command. `hpclab start --host` and `hpclab attach --host` on your own machine do the same while they are open.
     """
-    session = _session(name)
+    session = current_session(name)
     # a closed terminal must not end what has begun
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, _interrupted)
@@ -354,7 +352,7 @@ def status(name: str | None, watch: bool, as_json: bool) -> None:
     """The session's jobs, and whether their workers joined."""
     if watch and as_json:
         raise click.UsageError("--watch is for people, --json for programs: say one of them")
-    session = _session(name, or_latest=True)
+    session = current_session(name, or_latest=True)
     if as_json:
         _print_json(session.describe())
     elif watch and not console().is_terminal:
@@ -388,7 +386,7 @@ def list_sessions(host: str | None, all_hosts: bool, as_json: bool) -> None:
     if not all_hosts and settings.host:
         place = place_of(settings, "", [])
         sys.exit(afar(place).run(["list", *(["--json"] if as_json else [])]))
-    found = Session.all(_host(), load({}, [], {})[0])
+    found = Session.all(_host(), defaults())
     bookmarks = Bookmarks(_host()).all()
     silent: list[str] = []
     if all_hosts:
@@ -437,7 +435,7 @@ def logs(name: str | None, job_id: str, lines: int, follow: bool) -> None:
 
     The main job's when none is named.
     """
-    session = _session(name, or_latest=True)
+    session = current_session(name, or_latest=True)
     try:
         is_empty = True
         for text in session.log_lines(job_id, lines=lines, follow=follow):
@@ -460,7 +458,7 @@ def why(name: str | None, job_id: str, as_json: bool) -> None:
 
     The main job's when none is named.
     """
-    story = _session(name, or_latest=True).why(job_id)
+    story = current_session(name, or_latest=True).why(job_id)
     if as_json:
         events = [{"time": event.time, "event": event.what, **event.details} for event in story.events]
         _print_json({"job": story.job.describe(time.time()), "events": events, "log": story.log_tail})
@@ -519,7 +517,7 @@ def attach(name: str | None, host: str | None, as_json: bool, no_tunnel: bool, n
         wishes = Wishes(as_json=as_json, browser=not no_browser, tunnel=not no_tunnel, bell=bell)
         afar(place, holds=not no_tunnel).attach(wishes)
         return
-    session = _session(name)
+    session = current_session(name)
     if session.describe()["state"] in ("queued", "held", "starting"):
         with _interruptible(session):
             _follow(session, although_hopeless=True)
@@ -541,7 +539,7 @@ def stop(name: str | None) -> None:
 
     Waits until they are gone.
     """
-    session = _session(name)
+    session = current_session(name)
     with _half_done(f"hpclab stop {session.name}"):
         cancelled = session.stop()
     for job in cancelled:

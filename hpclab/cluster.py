@@ -27,14 +27,15 @@ from tornado.ioloop import IOLoop
 from hpclab import card
 from hpclab.buttons import Button, with_buttons
 from hpclab.connection import worker_name
-from hpclab.current import InTurns, current_session, dashboard_here
+from hpclab.current import current_session, dashboard_here
 from hpclab.errors import ConfigError, HpclabError, NotRunning
 from hpclab.folder import SessionFolder
 from hpclab.growth import MOST_WORKERS, Change, Demand
 from hpclab.inside.network import announced, way_to
 from hpclab.job import JobState
 from hpclab.session import Session
-from hpclab.show import change_text
+from hpclab.show import change_text, submitted_text
+from hpclab.threads import InTurns, in_thread
 from hpclab.units import format_duration, whole_number
 from hpclab.view import SessionView
 
@@ -67,6 +68,8 @@ class SessionCluster(Cluster):  # type: ignore[misc]
         self.security: Security | None = None
         self.trouble = ""
         """Why it is connected no more, or does not adapt any more; empty: all is well."""
+        self._onlooker: InTurns[Session] | None = None
+        """The same session for those who only look; None: it has not come to one yet."""
         self._coming: frozenset[str] = frozenset()
         self._dashboard_url = ""
         super().__init__(asynchronous=asynchronous, loop=loop, quiet=True, name=self._wanted or "session")
@@ -254,9 +257,11 @@ class SessionCluster(Cluster):  # type: ignore[misc]
     """As Dask has it; the bundle below does it all."""
 
     def _card(self) -> str:
+        if self._onlooker is None:
+            return card.trouble(self.name, "it is not connected yet\nawait it first")
         try:
             described = self._look_at(self._onlooker(Session.view)).describe()
-        except (HpclabError, AttributeError) as error:
+        except HpclabError as error:
             return card.trouble(self.name, str(error))
         return card.html(described, dashboard=self.dashboard_link, notes=self._notes())
 
@@ -275,9 +280,10 @@ class SessionCluster(Cluster):  # type: ignore[misc]
             jobs, limits = (("Jobs", 1),), (("At least", 0), ("At most", 10))
             workers = (("Workers", len(self.requested)),)
             self._cached_widget = with_buttons(
+                f"cluster {self.name}",
                 lambda: str(me._card()),
                 [
-                    Button("Add worker", jobs, lambda count: f"submitted {', '.join(me.add_worker(count))}"),
+                    Button("Add worker", jobs, lambda count: submitted_text(me.add_worker(count), me.name)),
                     Button("Scale", workers, lambda n: str(me.scale(n))),
                     Button("Adapt", limits, lambda least, most: me.adapt(least, most).in_words),
                 ],
@@ -353,33 +359,7 @@ class Adaptation(Adaptive):  # type: ignore[misc]
         self.cluster.trouble = trouble
 
 
-async def in_thread(call: Callable[[], T]) -> T:
-    """As asyncio.to_thread, whose threads would keep the interpreter from its end."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def tell(result: T | None, error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = call()
-        except BaseException as raised:
-            error = raised
-        with suppress(RuntimeError):  # nobody waits any more: the loop is closed
-            loop.call_soon_threadsafe(tell, result, error)
-
-    threading.Thread(target=run, name="hpclab", daemon=True).start()
-    return await future
-
-
-def _find(name: str) -> tuple[InTurns, InTurns, SessionView, Security, str]:
+def _find(name: str) -> tuple[InTurns[Session], InTurns[Session], SessionView, Security, str]:
     """The session, the same for those who only look, what it looks like, and the way to its scheduler."""
     session = current_session(name)
     view, folder = session.view(), session.folder

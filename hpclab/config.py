@@ -127,6 +127,11 @@ def config_files(env: Mapping[str, str]) -> list[tuple[Source, Path]]:
     return [(Source.SITE, Path(site)), (Source.USER, Path(user) / "hpclab/config.toml")]
 
 
+def defaults() -> Settings:
+    """Nobody's settings: a mistake in a config file must not stand between people and their sessions."""
+    return load({}, [], {})[0]
+
+
 def load(
     env: Mapping[str, str], files: Sequence[tuple[Source, Path]], given: Mapping[str, Any]
 ) -> tuple[Settings, list[Setting]]:

@@ -11,6 +11,9 @@ from hpclab.errors import UnreadableOutput
 JUPYTER_PORT = 8888
 DASHBOARD_PORT = 8787
 LOOPBACK = "127.0.0.1"
+DASHBOARD_PATH = "proxy/hpclab/"
+"""Where Dask's dashboard is, under JupyterLab's base URL. What begins with `proxy` JupyterLab's Dask panel takes as it
+is."""
 
 
 @dataclass(frozen=True, kw_only=True)

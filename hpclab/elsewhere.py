@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpclab.bookmarks import Bookmark, Bookmarks
-from hpclab.config import Settings, config_files, load
+from hpclab.config import Settings, config_files, defaults, load
 from hpclab.door import door_path, is_open
 from hpclab.errors import ConfigError
 from hpclab.hosts.local import LocalHost
@@ -86,10 +86,10 @@ def settings_for(destination: str | None) -> Settings:
     except ConfigError:
         if destination is not None or os.environ.get("HPCLAB_HOST"):
             raise
-        return load({}, [], {})[0]
+        return defaults()
 
 
 def _names_here(name: str) -> list[str]:
     """This machine's sessions that may be meant: the named one, else those that are alive."""
-    found = Session.all(LocalHost(os.environ), load({}, [], {})[0])
+    found = Session.all(LocalHost(os.environ), defaults())
     return [s["name"] for s in found if (s["name"] == name if name else s["state"] in ALIVE)]

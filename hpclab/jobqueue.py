@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from hpclab.batch import BATCH_SYSTEMS
+from hpclab.batch import BATCH_SYSTEMS, in_doubt
 from hpclab.errors import CommandError, HpclabError, NotFromHere, Refused, TookTooLong
 from hpclab.hosts import Host
 from hpclab.job import JobState, JobStatus, Place, Queue
@@ -45,9 +45,15 @@ class JobQueue:
     def submit(self, script: str, *, count: int = 1, log: str = "") -> list[str]:
         """The ids of the new jobs; more than one are an array. Raises Refused with the batch system's own words.
 
-        Raises NotFromHere, as `cancel` does, when it does not listen to this host.
+        Raises NotFromHere, as `cancel` does, when it does not listen to this host, and TookTooLong when nobody knows
+        whether it took the job.
         """
-        result = self._ways.run("submit", self._batch.submit_command(script, count=count, log=log))
+        try:
+            result = self._ways.run("submit", self._batch.submit_command(script, count=count, log=log))
+        except TookTooLong as error:
+            raise self._doubt(str(error).splitlines()[0]) from error
+        if said := in_doubt(result):
+            raise self._doubt(said)
         if result.exit_status:
             raise Refused(
                 f"{self._system} did not take the job",
@@ -56,6 +62,13 @@ class JobQueue:
             )
         self._asked = 0.0
         return self._batch.parse_job_ids(result.stdout, count)
+
+    def _doubt(self, said: str) -> TookTooLong:
+        return TookTooLong(
+            f"{self._system} was asked for a job, and did not answer: {said}\n"
+            "whether it took the job is not known; one that it took shows when it starts\n"
+            "see `hpclab status`, and the queue itself, before you say it again"
+        )
 
     def status(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:
         """Every job asked for: GONE if the batch system knows it no more, UNKNOWN if it could not be asked."""

@@ -16,11 +16,12 @@ from hpclab import card
 from hpclab.buttons import Button, with_buttons
 from hpclab.cli import cli
 from hpclab.config import parsed
-from hpclab.current import InTurns, current_session, dashboard_here
+from hpclab.current import current_session, dashboard_here
 from hpclab.errors import ConfigError, HpclabError
 from hpclab.growth import MOST_WORKERS
 from hpclab.session import ALIVE, Session
-from hpclab.show import change_text, status_text, story_text
+from hpclab.show import change_text, status_text, story_text, submitted_text
+from hpclab.threads import InTurns
 from hpclab.units import counted, whole_number
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class NotebookSession:
 
     def log(self, job_id: str = "", *, lines: int = 50) -> Told:
         """The end of a job's log; the main job's when none is named."""
-        return Told(self._onlooker(lambda session: session.log(session.job(str(job_id)).job_id, lines=lines)))
+        return Told(self._onlooker(lambda session: session.log(str(job_id), lines=lines)))
 
     def stop(self) -> Told:
         """End the session: cancel all its jobs, that of this notebook among them if it is the session's own."""
@@ -110,7 +111,7 @@ class NotebookSession:
             return []
         workers = (("Workers", described["workers"]["joined"] + described["workers"]["pending"]),)
         return [
-            Button("Add worker", (("Jobs", 1),), lambda count: f"submitted {', '.join(self.add_worker(count))}"),
+            Button("Add worker", (("Jobs", 1),), lambda count: submitted_text(self.add_worker(count), self.name)),
             Button("Scale", workers, self.scale),
         ]
 
@@ -122,7 +123,7 @@ class NotebookSession:
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         if self._widget is None:
-            self._widget = with_buttons(self._card, self._buttons())
+            self._widget = with_buttons(f"session {self.name}", self._card, self._buttons())
         shown = dict(self._widget._repr_mimebundle_(**kwargs) or {}) if self._widget is not None else {}
         return {**shown, "text/plain": repr(self), "text/html": self._card()}
 

@@ -18,10 +18,11 @@ from typing import Any
 
 from hpclab.errors import ConfigError, HpclabError, NotFromHere, StoreError, TookTooLong, error_of, error_told
 from hpclab.folder import SessionFolder
+from hpclab.growth import MOST_WORKERS
 from hpclab.hosts import Host
 from hpclab.interrupts import held_back
 from hpclab.job import JobRecord
-from hpclab.units import counted
+from hpclab.units import counted, whole_number
 
 UNCLAIMED_S = 60
 """So long somebody has time to take a request; then it is withdrawn."""
@@ -33,7 +34,6 @@ WAITS_S = 2
 LOOK_S = 0.2
 AT_ONCE = 4
 KEPT_S = 86400
-MOST = 10_000
 _FILE = re.compile(r"([0-9]{1,20}-[0-9a-f]{16})\.(asked|taken|withdrawn|answered)")
 _SCRIPT = re.compile(r"add-one-worker\.sh|scripts/add-worker-[0-9a-f]{8}\.sh")
 
@@ -76,12 +76,11 @@ def from_text(text: str) -> Wish:
         script, count, record = given["submit"], given["count"], JobRecord.from_dict(given["job"])
         if not (isinstance(script, str) and _SCRIPT.fullmatch(script)):
             raise ValueError(f"{script!r} is no script for worker jobs")
-        if type(count) is not int or not 0 < count <= MOST:
-            raise ValueError(f"{count!r} is no number of jobs")
+        whole_number(count, what="count", least=1, most=MOST_WORKERS)
         if record.role != "worker":
             raise ValueError("a main job is not submitted for others")
         return Submit(script=script, record=record, count=count)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+    except (ConfigError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise ConfigError(f"that is no request of a session: {error}\nuse the same hpclab everywhere") from error
 
 

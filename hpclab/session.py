@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -52,10 +53,12 @@ from hpclab.store import Activity, Jobs, SessionRecord, Store, WorkerSeen
 from hpclab.units import counted
 from hpclab.versions import in_words
 from hpclab.view import (
+    SCHEDULER_SILENT_S,
     SILENT_S,
     JobView,
     SessionView,
     last_run,
+    lost_status,
     session_state,
     silent_status,
     true_status,
@@ -70,6 +73,9 @@ FOLLOW_LINES = 1000
 NEXT_PULSE_S = 3.0
 """A main job that lives shows another pulse within this time."""
 VIEW_EVERY_S = 10
+"""How often somebody who carries requests out sees for others how the jobs are."""
+LAG_S = 5
+"""The scheduler's roster may come so much later than the worker's own word."""
 LOOK_EVERY = 10
 """After how many single submissions it is seen whether the earlier ones have failed to start."""
 
@@ -343,17 +349,18 @@ class Session:
         statuses = self._statuses(jobs)
         over = self._store.over(self.name)
         true = {job_id: true_status(statuses[job_id], events, over=over) for job_id, (_, _, events) in jobs.items()}
-        # the last one: start-dask.sh may have been submitted again by hand
-        main_id = next((job_id for job_id, (record, _, _) in reversed(jobs.items()) if record.role == "main"), "")
+        main_id = _main_id(jobs)
         connection = self._store.connection(self.name)
         if connection is not None and connection.job_id != main_id:
             connection = None  # left over from something else
-        now = time.time()
+        now, activity = time.time(), self.activity
+        scheduler_silent_s = self._scheduler_silent_s(activity)
         state, reason = session_state(
             true.get(main_id),
             connected=connection is not None,
             over=over,
             silent_s=self._silent_s(),
+            scheduler_silent_s=scheduler_silent_s,
             was_up=any(event.what == "jupyter" for event in jobs[main_id][2]) if main_id else False,
             again=any(event.what == "again" for event in last_run(jobs[main_id][2])) if main_id else False,
             has_run=bool(main_id and jobs[main_id][2]),
@@ -362,9 +369,13 @@ class Session:
         roster = self._store.roster(self.name) if is_up else {}
         joined = workers_by_job(roster, jobs)
         busy = workers_by_job([name for name, seen in roster.items() if seen.busy], jobs)
-        loads = _loads(roster)
+        # what it told long ago is not in use now
+        loads = _loads(roster) if scheduler_silent_s < SCHEDULER_SILENT_S else {}
         silent = {job_of_worker(name): seen.silent_since for name, seen in roster.items() if seen.silent_since}
         true |= {job_id: silent_status(true[job_id], since, now) for job_id, since in silent.items() if job_id in true}
+        if roster:
+            joined_once = {job_id for job_id, (_, _, events) in jobs.items() if _has_joined(events, by=now - LAG_S)}
+            true |= {job_id: lost_status(true[job_id]) for job_id in joined_once if not joined[job_id]}
         return SessionView(
             name=self.name,
             queue=":".join(filter(None, (self._record.system, self._record.partition))),
@@ -381,7 +392,7 @@ class Session:
                     status=true[job_id],
                     joined=joined[job_id],
                     busy=busy[job_id],
-                    has_joined=joined[job_id] > 0 or any(event.what == "joined" for event in events),
+                    has_joined=joined[job_id] > 0 or _has_joined(events),
                     cpu_percent=loads.get(job_id, (None, None))[0],
                     memory_used_bytes=loads.get(job_id, (None, None))[1],
                 )
@@ -389,7 +400,7 @@ class Session:
             ),
             connection=connection if is_up else None,
             now=now,
-            busy_core_s=self.activity.busy_core_s,
+            busy_core_s=activity.busy_core_s,
         )
 
     @property
@@ -414,6 +425,11 @@ class Session:
                 return 0.0
             now = time.time()
         return 0.0
+
+    def _scheduler_silent_s(self, activity: Activity) -> float:
+        """How long the Dask scheduler has told nothing; by its node's clock alone, which may be wrong."""
+        pulse = self._store.pulse(self.name)
+        return 0.0 if pulse is None or activity.time is None else max(0.0, pulse - activity.time)
 
     def describe(self) -> dict[str, Any]:
         """The session without its secrets."""
@@ -443,8 +459,7 @@ class Session:
         for job in view.jobs:
             if job.job_id == job_id or (not job_id and job is view.main):
                 return job
-        known = ", ".join(job.job_id for job in view.jobs) or "none"
-        raise NoSuchJob(f"the session {self.name} has no {f'job {job_id!r}' if job_id else 'main job'}\njobs: {known}")
+        raise _no_such_job(self.name, job_id, [job.job_id for job in view.jobs])
 
     def place(self, job_id: str) -> Place | None:
         """A waiting job's place in the queue; None: not known."""
@@ -477,7 +492,11 @@ class Session:
         )
 
     def log(self, job_id: str = "", *, lines: int = 50) -> str:
-        return self._store.log(self.name, job_id or self.job().job_id, lines=lines)[0]
+        """The end of a job's log; the main job's when none is named. Costs no question to the batch system."""
+        jobs = self._store.jobs(self.name)
+        if (wanted := job_id or _main_id(jobs)) not in jobs:
+            raise _no_such_job(self.name, job_id, list(jobs))
+        return self._store.log(self.name, wanted, lines=lines)[0]
 
     def log_of_failure(self, job_id: str, *, lines: int) -> str:
         """The last lines up to the job's own word about its end; after that only the tear-down talks."""
@@ -681,14 +700,28 @@ class Session:
             time.sleep(0.2)
 
 
-def _loads(roster: Mapping[str, WorkerSeen]) -> dict[str, tuple[float | None, int | None]]:
+def _main_id(jobs: Jobs) -> str:
+    """Of the last one, for start-dask.sh may have been submitted again by hand; empty: there is none."""
+    return next((job_id for job_id, (record, _, _) in reversed(jobs.items()) if record.role == "main"), "")
+
+
+def _no_such_job(name: str, job_id: str, known: Sequence[str]) -> NoSuchJob:
+    what = f"job {job_id!r}" if job_id else "main job"
+    return NoSuchJob(f"the session {name} has no {what}\njobs: {', '.join(known) or 'none'}")
+
+
+def _loads(roster: Mapping[str, WorkerSeen]) -> dict[str, tuple[float, int]]:
     """CPU (percent of one core) and memory (bytes) in use now, by job, of those that tell."""
-    loads: dict[str, tuple[float | None, int | None]] = {}
+    loads: dict[str, tuple[float, int]] = {}
     for name, seen in roster.items():
         if seen.cpu_percent is not None and seen.memory_used_bytes is not None:
             cpu, memory = loads.get(job_of_worker(name), (0.0, 0))
-            loads[job_of_worker(name)] = ((cpu or 0.0) + seen.cpu_percent, (memory or 0) + seen.memory_used_bytes)
+            loads[job_of_worker(name)] = (cpu + seen.cpu_percent, memory + seen.memory_used_bytes)
     return loads
+
+
+def _has_joined(events: Sequence[Event], *, by: float = math.inf) -> bool:
+    return any(event.what == "joined" and event.time <= by for event in events)
 
 
 def _ends_soon(view: SessionView) -> bool:

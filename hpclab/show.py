@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from hpclab.config import Setting
@@ -120,7 +120,7 @@ def status_text(described: dict[str, Any]) -> Group:
         head.append(f" · {part}")
     main = next((job for job in reversed(described["jobs"]) if job["role"] == "main"), described)
     if described["reason"] not in ("", state):
-        head.append(f"\n{_reason(main) if state == 'queued' else described['reason']}")
+        head.append(f"\n{reason_text(main) if state == 'queued' else described['reason']}")
     # the main job's reason stands in the head already, and what is wrong with all of them, too
     others = [(j["id"], j) for j in described["jobs"] if j["role"] != "main" and j["reason"] != described["reason"]]
     return Group(head, _jobs_table(described["jobs"]), _reasons(others))
@@ -214,7 +214,7 @@ def _reasons(told: Sequence[tuple[str, dict[str, Any]]]) -> Text:
     names: dict[str, list[str]] = {}
     for name, what in told:
         if what["reason"] not in ("", what["state"]) and what["state"] != "ended":
-            names.setdefault(_reason(what), []).append(name)
+            names.setdefault(reason_text(what), []).append(name)
     text = Text()
     for reason, alike in names.items():
         who = ", ".join(alike) if len(alike) <= 3 else f"{alike[0]} … {alike[-1]} ({len(alike)} alike)"
@@ -222,12 +222,11 @@ def _reasons(told: Sequence[tuple[str, dict[str, Any]]]) -> Text:
     return text
 
 
-def _reason(what: dict[str, Any]) -> str:
+def reason_text(what: Mapping[str, Any]) -> str:
     """With when it is expected to start, where the batch system says so."""
     start = what.get("expected_start")
-    if not start or start < time.time():
-        return str(what["reason"])
-    return f"{what['reason']}; expected to start {format_clock(start)}"
+    expected = f"expected to start {format_clock(start)}" if start and start > time.time() else ""
+    return "; ".join(filter(None, (what["reason"], expected)))
 
 
 def _left(what: dict[str, Any]) -> str:
@@ -257,6 +256,12 @@ def story_text(story: Story) -> Group:
     if story.log_tail:
         parts.append(Text("\nthe end of its log:\n" + "\n".join(f"  {line}" for line in story.log_tail.splitlines())))
     return Group(*parts)
+
+
+def submitted_text(job_ids: Sequence[str], name: str) -> str:
+    """On one line, however many there are."""
+    told = ", ".join(job_ids) if len(job_ids) <= 10 else f"{len(job_ids)} jobs, {job_ids[0]} to {job_ids[-1]},"
+    return f"submitted {told} to {name}"
 
 
 def change_text(change: Change) -> str:

@@ -70,6 +70,8 @@ def _settings(given: dict[str, Any], defaults: Settings) -> Settings:
 
 
 LONG_LINE_BYTES = 2000
+LONGEST_TAIL_BYTES = 4 * 2**20
+"""Of a log: more is nothing that one would look through in a page."""
 
 Jobs = dict[str, tuple[JobRecord, float | None, list[Event]]]
 """The jobs of a session by id: what each is, when it was submitted (unless by hand), and its events."""
@@ -110,6 +112,8 @@ class Activity:
     """Summed over the cores of the workers; None: not known."""
     samples: tuple[tuple[float, float], ...] = ()
     """Cores at work at points in time (seconds since the epoch), the oldest first."""
+    time: float | None = None
+    """When it was told; the scheduler does so every few seconds as long as it lives. None: not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,7 +266,8 @@ class Store:
             samples = tuple((_time(at), _time(busy)) for at, busy in given.get("samples", ()))
         except (ValueError, TypeError, OverflowError):
             samples = ()
-        return Activity(busy_core_s=_number(given.get("busy_core_s")), samples=samples)
+        told, busy = (_number(given.get(name)) for name in ("time", "busy_core_s"))
+        return Activity(busy_core_s=busy, samples=samples, time=told)
 
     def pulse(self, name: str) -> float | None:
         """When the main job was last known to live."""
@@ -303,7 +308,7 @@ class Store:
 
     def log(self, name: str, job_id: str, *, lines: int) -> tuple[str, int]:
         """The last lines of a job's log, and the offset from where it goes on."""
-        text, offset = self.log_from(name, job_id, -LONG_LINE_BYTES * lines)
+        text, offset = self.log_from(name, job_id, -min(LONG_LINE_BYTES * lines, LONGEST_TAIL_BYTES))
         return "\n".join(text.splitlines()[-lines:]), offset
 
     def log_from(self, name: str, job_id: str, offset: int) -> tuple[str, int]:

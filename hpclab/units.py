@@ -6,8 +6,11 @@ A bare number is refused where its unit differs between batch systems (Slurm's m
 from __future__ import annotations
 
 import re
+import reprlib
 import time
 from datetime import UTC, datetime
+from operator import index
+from typing import SupportsIndex
 
 from hpclab.errors import ConfigError
 
@@ -49,10 +52,10 @@ def parse_count(text: str, *, what: str) -> int:
 
 
 def whole_number(given: object, *, what: str, least: int, most: int) -> int:
-    """One that a program has given."""
-    if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= most:
-        raise ConfigError(f"{what} must be a whole number from {least} to {most}, not {given!r}")
-    return given
+    """One that a program has given; numpy's are as good as Python's."""
+    if isinstance(given, bool) or not isinstance(given, SupportsIndex) or not least <= index(given) <= most:
+        raise ConfigError(f"{what} must be a whole number from {least} to {most}, not {reprlib.repr(given)}")
+    return index(given)
 
 
 def format_walltime(seconds: float) -> str:

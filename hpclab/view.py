@@ -55,7 +55,9 @@ class JobView:
 
     def describe(self, now: float) -> dict[str, Any]:
         status = self.status
-        left_s = status.end_time - now if status.state is JobState.RUNNING and status.end_time else None
+        # while the batch system does not answer, its walltime goes on
+        runs = status.state is JobState.RUNNING or (status.state is JobState.UNKNOWN and self.joined > 0)
+        left_s = status.end_time - now if runs and status.end_time else None
         waits = status.state in (JobState.PENDING, JobState.HELD)
         return {
             "id": self.job_id,
@@ -205,6 +207,14 @@ def silent_status(status: JobStatus, since: float, now: float) -> JobStatus:
     return replace(status, reason=reason)
 
 
+def lost_status(status: JobStatus) -> JobStatus:
+    """Of a job whose workers had joined, of which the Dask scheduler has none any more."""
+    if status.state is not JobState.RUNNING or status.reason:
+        return status
+    reason = "the Dask scheduler has none of its workers any more: they leave or start again, or its node is down"
+    return replace(status, reason=reason)
+
+
 def _gone(status: JobStatus, *, ran: bool, over: str) -> JobStatus:
     """The batch system has forgotten it, and it has not said how it ended."""
     if ran:
@@ -234,6 +244,8 @@ _SESSION_STATES = {
 
 SILENT_S = 10
 """A main job that has shown no pulse for this long may be dead, whatever the batch system says."""
+SCHEDULER_SILENT_S = 30
+"""A scheduler that takes in a large graph may be busy for some seconds; after this it is worth a word."""
 
 
 def session_state(
@@ -242,14 +254,16 @@ def session_state(
     connected: bool,
     over: str,
     silent_s: float = 0.0,
+    scheduler_silent_s: float = 0.0,
     again: bool = False,
     has_run: bool = False,
     was_up: bool = False,
 ) -> tuple[str, str]:
     """The session's state in a word, and its reason.
 
-    `silent_s` is how long its main job has shown no pulse; `again`: the batch system has started it anew; `has_run`: it
-    has run at all, and if it waits, it is to be started anew; `was_up`: JupyterLab was up.
+    `silent_s` is how long its main job has shown no pulse, `scheduler_silent_s` its scheduler no sign of life; `again`:
+    the batch system has started it anew; `has_run`: it has run at all, and if it waits, it is to be started anew;
+    `was_up`: JupyterLab was up.
     """
     if main is None:
         return ("ended", over) if over else ("unknown", "its main job left no record")
@@ -257,8 +271,12 @@ def session_state(
         reason = main.reason
         if again:
             reason = f"started again by the batch system on {main.node}: what ran in its notebooks is lost"
+        if connected and scheduler_silent_s > SCHEDULER_SILENT_S:
+            silence = format_duration(scheduler_silent_s)
+            reason = f"no sign of life from its Dask scheduler for {silence}: it is too busy to answer, or hangs"
         if silent_s > SILENT_S:
-            reason = f"no sign of life from {main.node} for {format_duration(silent_s)}: the node may be down"
+            silence = format_duration(silent_s)
+            reason = f"no sign of life from {main.node} for {silence}: the node may be down, or its disk full"
         return ("running" if connected else "starting", reason)
     if main.state is JobState.FAILED and was_up and "walltime" in main.reason:
         return "ended", main.reason  # as every session that nobody has stopped

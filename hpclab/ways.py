@@ -39,7 +39,7 @@ class Ways:
         """
         if self._login is None:
             return self._host.run(argv, timeout_s=timeout_s)
-        here = (self._host.name, self._system, what)
+        here, there = (self._host.name, self._system, what), (self._login.name, self._system, what)
         if not (why := _why_shut(here)):
             try:
                 answer = self._host.run(argv, timeout_s=timeout_s)
@@ -47,14 +47,14 @@ class Ways:
                     return answer
             except CommandMissing as error:
                 why = str(error).splitlines()[0]
-            _shut[here] = (time.monotonic() + AGAIN_S, why)
-        if not (why_not := self._why_not_through(self._login)):
+            _shut_now(here, why)
+        if not (why_not := _why_shut(there) or self._why_not_through(self._login)):
             try:
                 answer = self._login.run(argv, timeout_s=timeout_s)
                 # there it may: if it is refused, it is for what it asks for
                 if answer.exit_status not in COMMAND_MISSING:
                     return answer
-                why_not = answer.last_words
+                why_not = _shut_now(there, answer.last_words)
             except ConnectionLost:
                 raise
             except Unreachable as error:
@@ -85,9 +85,13 @@ class Ways:
         return ""
 
     def _shut_login(self, login: ThroughLogin, error: HpclabError) -> str:
-        why = str(error).splitlines()[0].partition(f"to {login.name}: ")[2] or str(error).splitlines()[0]
-        _shut[self._host.name, login.name] = (time.monotonic() + AGAIN_S, why)
-        return why
+        what = str(error).splitlines()[0]
+        return _shut_now((self._host.name, login.name), what.partition(f"to {login.name}: ")[2] or what)
+
+
+def _shut_now(way: tuple[str, ...], why: str) -> str:
+    _shut[way] = (time.monotonic() + AGAIN_S, why)
+    return why
 
 
 def _why_shut(way: tuple[str, ...]) -> str:

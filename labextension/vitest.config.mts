@@ -16,6 +16,8 @@ export default defineConfig({
     setupFiles: ['src/__tests__/setup.ts'],
     // these import styles and directories, which Node does not by itself
     server: { deps: { inline: [/@jupyterlab\//, /@jupyter\//, /@lumino\//, /@rjsf\//] } },
+    pool: 'threads',
+    maxWorkers: '100%',
     sequence: { shuffle: true }
   }
 });

@@ -15,6 +15,7 @@ from hpclab.folder import SessionFolder
 from hpclab.hosts.recording import RecordingHost
 from hpclab.job import Chunk, JobRecord, JobSpec
 from hpclab.store import SessionRecord
+from hpclab.view import JobView, SessionView
 
 TOKEN = "5ec2e7" * 6
 CREDENTIALS = Credentials(token=TOKEN, ca_pem="a CA\n", certificate_pem="a certificate\n", key_pem="a key\n")
@@ -60,6 +61,23 @@ def connection(job_id: str = "1", **changes: Any) -> Connection:
         time=NOON,
     )
     return replace(here, **changes)
+
+
+def session_view(*jobs: JobView, **changes: Any) -> SessionView:
+    """One that runs."""
+    view = SessionView(
+        name="calm-otter",
+        queue="local",
+        folder=folder().path,
+        created=NOON,
+        login="ada@login1",
+        state="running",
+        reason="",
+        jobs=jobs,
+        connection=connection(),
+        now=NOON,
+    )
+    return replace(view, **changes)
 
 
 def folder(name: str = "calm-otter") -> SessionFolder:

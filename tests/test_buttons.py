@@ -27,7 +27,7 @@ class Shown:
     """A card with one button, in the hands of somebody who presses it."""
 
     def __init__(self, press: Callable[..., str], card: Callable[[], str] = lambda: "<b>card</b>") -> None:
-        self.widget = with_buttons(card, [Button("Scale", (("Workers", 3),), press)])
+        self.widget = with_buttons("session", card, [Button("Scale", (("Workers", 3),), press)])
         self.card, row, self._said = self.widget.children
         self.number, self.knob = row.children
 
@@ -135,7 +135,24 @@ def test_the_card_looks_again_by_itself_until_it_is_closed_or_gone(monkeypatch, 
     until(lambda: not threads())
 
 
+def test_a_cell_that_is_run_many_times_has_one_card_that_looks_again(monkeypatch, shown):
+    monkeypatch.setattr(buttons, "LOOK_EVERY_S", (0.01, 0.01))
+    looks = [0] * 5
+
+    def card(n: int) -> str:
+        looks[n] += 1
+        return str(looks[n])
+
+    cards = [shown(lambda _: "done", lambda n=n: card(n)) for n in range(5)]
+    until(lambda: sum(thread.name == "hpclab card" for thread in threading.enumerate()) == 1)
+    before = list(looks)
+    until(lambda: looks[4] > before[4] + 3)
+    assert looks[:4] == before[:4]
+    cards[0].press()  # so it is that one
+    until(lambda: looks[0] > before[0] + 3)
+
+
 @pytest.mark.parametrize("ipywidgets", [None, type("Old", (), {"Widget": object})])
 def test_without_ipywidgets_or_with_an_old_one_there_are_none(monkeypatch, ipywidgets):
     monkeypatch.setitem(sys.modules, "ipywidgets", ipywidgets)
-    assert with_buttons(lambda: "", []) is None
+    assert with_buttons("session", lambda: "", []) is None

@@ -14,6 +14,7 @@ from hpclab import card
 from hpclab.units import format_clock
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "session.json").read_text())
+LATER = 4e9
 NASTY = "<script>alert(1)</script><img src=x onerror='alert(2)'>\"&"
 
 
@@ -72,9 +73,11 @@ def test_a_card_of_the_golden_session_names_all_that_describe_tells():
         (job(joined=0), "0 of 1 worker joined"),
         (job(state="pending", joined=0, reason="Resources"), "queued: Resources"),
         (
-            job(state="pending", reason="Priority", expected_start=NOON),
-            f"queued: Priority; expected to start {format_clock(NOON)}",
+            job(state="pending", reason="Priority", expected_start=LATER),
+            f"queued: Priority; expected to start {format_clock(LATER)}",
         ),
+        (job(state="pending", reason="", expected_start=LATER), f"queued: expected to start {format_clock(LATER)}"),
+        (job(state="pending", reason="Priority", expected_start=NOON), "queued: Priority"),
         (job(state="held", reason="held by the user"), "held: held by the user"),
         (job(state="completing"), "ending"),
         (job(state="unknown", reason="slurm does not answer"), "unknown: slurm does not answer"),

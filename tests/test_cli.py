@@ -673,7 +673,7 @@ def test_a_session_is_found_again_where_it_was_started(hpclab, logins):
     assert "ssh -N -L 8888:127.0.0.1:2 -L 8787:127.0.0.1:3" in started.stdout
     assert hpclab("status", "calm-otter", "--json").json["state"] == "running"
     assert hpclab("status", "--json").json["name"] == "calm-otter"
-    assert "submitted 2 to calm-otter" in hpclab("add-worker", "-s", "calm-otter").stdout
+    assert "submitted 2 to calm-otter; see" in hpclab("add-worker", "-s", "calm-otter").stdout
     assert "ssh -N -L" in hpclab("attach", "calm-otter", "--no-tunnel").stdout
     assert "calm-otter has ended" in hpclab("stop", "calm-otter").stdout
     asked = len(logins["ada@login"].processes)

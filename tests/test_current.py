@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-import threading
 from types import SimpleNamespace
 
 import pytest
 from fixtures import CREDENTIALS, NOON, job_record, session_record, settings
 
-from hpclab.current import InTurns, current_session, dashboard_here
+from hpclab.current import current_session, dashboard_here
 from hpclab.errors import NoSuchSession
 from hpclab.hosts.local import LocalHost
 from hpclab.store import Store
@@ -75,24 +74,3 @@ def test_the_dashboard_is_here_in_the_process_of_a_jupyterlab(monkeypatch, runs,
     server = SimpleNamespace(initialized=lambda: runs, instance=lambda: SimpleNamespace(base_url="/lab-of-ada/"))
     monkeypatch.setitem(sys.modules, "jupyter_server.serverapp", SimpleNamespace(ServerApp=server))
     assert dashboard_here("calm-otter") == link
-
-
-@pytest.mark.usefixtures("a_home")
-def test_threads_take_turns():
-    inside, most, lock = [0], [0], threading.Lock()
-    turns = InTurns(current_session("calm-otter"))
-
-    def work(_: object) -> None:
-        with lock:
-            inside[0] += 1
-            most[0] = max(most[0], inside[0])
-        threading.Event().wait(0.01)
-        with lock:
-            inside[0] -= 1
-
-    threads = [threading.Thread(target=turns, args=(work,)) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most[0] == 1

@@ -204,6 +204,24 @@ def test_a_refusal_carries_command_exit_status_and_output():
         assert words in str(refused.value)
 
 
+def test_a_submission_without_an_answer_is_a_doubt_and_no_refusal():
+    """A Slurm that hung has taken the job when it answers again."""
+    said = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
+    with pytest.raises(TookTooLong) as doubt:
+        JobQueue(host_that_answers((1, "", f"{said}\n")), "slurm").submit("x.sh")
+    for words in ("slurm was asked for a job", said, "is not known", "before you say it again"):
+        assert words in str(doubt.value)
+
+
+def test_a_submission_that_hangs_is_a_doubt():
+    class Hanging(RecordingHost):
+        def run(self, argv, *, timeout_s=60):
+            raise TookTooLong("'env' did not answer within 60 s on node3")
+
+    with pytest.raises(TookTooLong, match=r"(?s)'env' did not answer.*whether it took the job is not known"):
+        JobQueue(Hanging(), "sge").submit("x.sh")
+
+
 def test_a_submission_without_job_id_is_unreadable():
     with pytest.raises(UnreadableOutput):
         JobQueue(host_that_answers((0, "thank you\n", "")), "local").submit("x.sh")

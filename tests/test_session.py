@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -455,6 +456,35 @@ def test_a_main_job_without_a_pulse_may_be_dead(a_session):
     assert session.describe()["reason"].startswith("no sign of life from ")
 
 
+@pytest.mark.parametrize(("told_s", "is_silent"), [(0, False), (20, False), (45, True)])
+def test_a_scheduler_that_hangs_beside_a_main_job_that_lives_is_told(a_session, told_s, is_silent):
+    """By the clock of their node, which may be far off ours."""
+    session, host = a_session(localq_status(job1="RUNNING"))
+    host.files[HERE.connection] = connection().to_text()
+    ahead = time.time() + 9000
+    host.files[HERE.pulse] = f"{ahead:.0f}\n"
+    host.files[HERE.activity] = json.dumps({"time": ahead - told_s, "busy_core_s": 1, "samples": []})
+    worker = {"name": "1-0", "cpu_percent": 95, "memory_used_bytes": 1}
+    host.files[HERE.roster] = json.dumps({"workers": [worker]})
+    described = session.describe()
+    assert described["state"] == "running"
+    assert described["reason"].startswith("no sign of life from its Dask scheduler") is is_silent
+    assert described["jobs"][0]["cpu_percent"] == (None if is_silent else 95)
+
+
+@pytest.mark.parametrize(("roster", "words"), [(["1-0"], "none of its workers any more"), (["1-0", "2-0"], "")])
+def test_a_worker_job_that_the_scheduler_has_lost_is_told(a_session, roster, words):
+    """Of a node that died some batch systems say for minutes that its job runs."""
+    session, host = a_session(localq_status(job1="RUNNING", job2="RUNNING"))
+    host.files[HERE.connection] = connection().to_text()
+    happens(host, "2", ("started", {"node": "n2"}), ("joined", {}))
+    host.files[HERE.roster] = json.dumps({"workers": [{"name": name} for name in roster]})
+    worker = session.describe()["jobs"][1]
+    assert worker["state"] == "running"
+    assert words in worker["reason"]
+    assert bool(worker["reason"]) is bool(words)
+
+
 def test_a_main_job_that_was_started_again_says_so(a_session):
     session, host = a_session(localq_status(job1="RUNNING"))
     happens(host, "1", ("started", {"node": "n1"}), ("started", {"node": "n2"}), ("again", {"node": "n2"}))
@@ -543,6 +573,15 @@ def test_the_end_of_a_log(a_session):
     session, host = a_session(localq_status(job1="RUNNING"))
     host.files[HERE.log("2")] = "1\n2\n3\n"
     assert list(session.log_lines("2", lines=2, follow=False)) == ["2\n3"]
+
+
+def test_for_the_end_of_a_log_the_batch_system_is_not_asked(a_session):
+    session, host = a_session()
+    host.files[HERE.log("1")], host.files[HERE.log("2")] = "main\n", "1\n2\n3\n"
+    assert (session.log(), session.log("2", lines=2)) == ("main", "2\n3")
+    with pytest.raises(NoSuchJob, match="has no job '../token'\njobs: 1, 2"):
+        session.log("../token")
+    assert host.commands == []
 
 
 # add_worker

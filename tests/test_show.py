@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from fixtures import NOON, connection, job_record
+from fixtures import NOON, connection, job_record, session_view
 from rich.console import Console
 
 from hpclab.config import load
@@ -26,8 +26,9 @@ from hpclab.show import (
     sessions_table,
     status_text,
     story_text,
+    submitted_text,
 )
-from hpclab.view import JobView, SessionView, unreadable
+from hpclab.view import JobView, unreadable
 
 LONG_NODE = "c2-n0417.compute.scientific-cluster.example.org"
 LONG_REASON = "waits for slots: needs 16, 1 of 128 are free, and then there is more to be said about it"
@@ -40,18 +41,7 @@ def a_job(job_id: str, role: str, state: JobState, **more: object) -> JobView:
 
 MAIN = a_job("1", "main", JobState.RUNNING, node="node17", end_time=NOON + 5000)
 QUEUED = a_job("2", "worker", JobState.PENDING, reason="waits for slots")
-SESSION = SessionView(
-    name="calm-otter",
-    queue="local",
-    folder="/home/ada/.hpclab/sessions/calm-otter",
-    created=NOON,
-    login="ada@login1",
-    state="running",
-    reason="",
-    jobs=(MAIN, QUEUED),
-    connection=connection(),
-    now=NOON,
-)
+SESSION = session_view(MAIN, QUEUED)
 LONG = replace(
     SESSION,
     name="x" * 32,
@@ -201,6 +191,12 @@ def test_a_phase_is_a_line(phase, text):
 )
 def test_a_change_of_size_is_a_sentence(change, text):
     assert change_text(change) == text
+
+
+def test_what_was_submitted_is_one_line_however_much_it_was():
+    job_ids = [str(number) for number in range(2, 42)]
+    assert submitted_text(job_ids[:2], "calm-otter") == "submitted 2, 3 to calm-otter"
+    assert submitted_text(job_ids, "calm-otter") == "submitted 40 jobs, 2 to 41, to calm-otter"
 
 
 def test_the_offers_are_compared():

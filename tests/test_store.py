@@ -318,12 +318,23 @@ def test_how_much_workers_use_stands_in_the_roster(host):
 
 
 def test_the_activity(host):
-    host.files[HERE.activity] = json.dumps({"busy_core_s": 12.5, "samples": [[NOON, 1], [NOON + 10, 4]]})
-    assert store(host).activity(NAME) == Activity(busy_core_s=12.5, samples=((NOON, 1), (NOON + 10, 4)))
+    host.files[HERE.activity] = json.dumps(
+        {"time": NOON + 12, "busy_core_s": 12.5, "samples": [[NOON, 1], [NOON + 10, 4]]}
+    )
+    assert store(host).activity(NAME) == Activity(busy_core_s=12.5, samples=((NOON, 1), (NOON + 10, 4)), time=NOON + 12)
 
 
 @pytest.mark.parametrize(
-    "text", [None, *FOREIGN, '{"samples": 1}', '{"samples": [1]}', '{"samples": [[1, NaN]]}', '{"busy_core_s": "x"}']
+    "text",
+    [
+        None,
+        *FOREIGN,
+        '{"samples": 1}',
+        '{"samples": [1]}',
+        '{"samples": [[1, NaN]]}',
+        '{"busy_core_s": "x"}',
+        '{"time": Infinity}',
+    ],
 )
 def test_without_activity_nothing_is_known_of_it(host, text):
     if text is not None:

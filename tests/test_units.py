@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -176,3 +177,8 @@ def test_a_number_that_is_not_whole_or_out_of_bounds_is_refused(number):
     with pytest.raises(ConfigError, match="workers must be a whole number from 0 to 10, not "):
         whole_number(number, what="workers", least=0, most=10)
     assert whole_number(10, what="workers", least=0, most=10) == 10
+
+
+def test_a_number_of_numpy_is_as_good():
+    number = whole_number(numpy.int64(3), what="workers", least=0, most=10)
+    assert (number, type(number)) == (3, int)

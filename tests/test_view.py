@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fixtures import NOON, connection, folder, job_record
+from fixtures import NOON, connection, job_record, session_view
 
 from hpclab.event import Event
 from hpclab.job import JobExit, JobState, JobStatus
@@ -165,7 +165,7 @@ def test_every_state_has_a_word(main, connected):
     ("silent_s", "again", "words"),
     [
         (SILENT_S - 1, False, "why"),
-        (SILENT_S + 80, False, "no sign of life from node17 for 90 s: the node may be down"),
+        (SILENT_S + 80, False, "no sign of life from node17 for 90 s: the node may be down, or its disk full"),
         (0, True, "started again by the batch system on node17: what ran in its notebooks is lost"),
         (SILENT_S + 80, True, "no sign of life"),
     ],
@@ -236,19 +236,7 @@ def a_session() -> SessionView:
         a_job("3", "worker", JobState.PENDING, reason="waits: needs 2, 1 of 8 are free", start_time=NOON + 600),
         a_job("4", "worker", JobState.FAILED, reason="killed by signal 9", end_time=NOON - 5, exit_status=137),
     )
-    return SessionView(
-        name="calm-otter",
-        queue="local",
-        folder=folder().path,
-        created=NOON - 101,
-        login="ada@login1",
-        state="running",
-        reason="",
-        jobs=jobs,
-        connection=connection(),
-        now=NOON,
-        busy_core_s=90.0,
-    )
+    return session_view(*jobs, created=NOON - 101, busy_core_s=90.0)
 
 
 def keys(value: object) -> object:
@@ -316,6 +304,14 @@ def test_without_connection_there_is_nothing_to_open(a_session):
 
 def test_a_walltime_that_is_over_leaves_nothing(a_session):
     assert replace(a_session, now=NOON + 9999).describe()["time_left_s"] == 0
+
+
+@pytest.mark.parametrize(("joined", "left_s"), [(1, True), (0, False)])
+def test_while_the_batch_system_is_silent_the_walltime_of_a_job_that_works_goes_on(a_session, joined, left_s):
+    known = a_session.main.status.end_time - a_session.now
+    unknown = replace(a_session.main, joined=joined, status=replace(a_session.main.status, state=JobState.UNKNOWN))
+    told = replace(a_session, jobs=(unknown,)).describe()
+    assert told["time_left_s"] == (round(known) if left_s else None)
 
 
 def test_a_session_without_jobs_can_be_described(a_session):

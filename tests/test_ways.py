@@ -112,9 +112,12 @@ def test_an_ssh_that_is_none_is_no_way(ssh):
         submit(Node([MISSING], ssh=ssh))
 
 
-def test_a_login_node_without_the_commands_is_no_way():
-    with pytest.raises(NotFromHere, match="by ssh to login: bash: line 1: exec: sbatch: not found"):
-        submit(Node([MISSING], [MISSING]))
+def test_a_login_node_without_the_commands_is_no_way_and_is_not_asked_each_time():
+    node = Node([MISSING], [MISSING])
+    for _ in range(3):
+        with pytest.raises(NotFromHere, match="by ssh to login: bash: line 1: exec: sbatch: not found"):
+            submit(node)
+    assert node.asked == ["here", "probe", "there"]
 
 
 def test_what_may_have_been_carried_out_is_not_tried_in_another_way():

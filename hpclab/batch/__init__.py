@@ -30,6 +30,8 @@ class BatchSystem(Protocol):
     """The job's id, as the shell of a running job finds it; the same text that `parse_job_ids` gives."""
     END_TIME: str
     """Seconds since the epoch when the walltime is over, as a running job's shell finds it; may come out empty."""
+    SUBMIT_HOST: str
+    """The variable in which a job finds the host that it was submitted from; empty: there is none."""
     HAS_ARRAYS: bool
     """`submit_command` can submit many at once."""
     NOT_FROM_HERE: str
@@ -93,6 +95,13 @@ COMMAND_MISSING = (126, 127)
 """What `env` and `bash` end with when they cannot run a command."""
 _OF_THE_SITE = r"(?i)(compute|execution|login|submit|submission|head)[ -](node|host)"
 """What the words of a site's own submit filter are likely to have in them."""
+_NO_ANSWER = re.compile(r"(?i)\btimed[ -]?out\b|\bgot no (message|response)\b")
+
+
+def in_doubt(result: Result) -> str:
+    """How a command complains that it had no answer: what it asked for may happen yet; empty: it does not."""
+    lines = (line.strip() for line in result.output.splitlines())
+    return next(filter(_NO_ANSWER.search, lines), "") if result.exit_status else ""
 
 
 def not_from_here(system: str, result: Result) -> str:

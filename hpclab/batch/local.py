@@ -15,6 +15,7 @@ from hpclab.job import JobSpec, JobState, JobStatus, Place, Queue
 from hpclab.result import Result
 
 DIRECTIVE = "#HPCLAB"
+SUBMIT_HOST = ""
 HAS_ARRAYS = False
 NOT_FROM_HERE = r"(?!)"  # it is asked on its own host alone
 JOB_ID = "$HPCLAB_LOCALQ_JOB_ID"

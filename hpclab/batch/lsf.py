@@ -17,6 +17,7 @@ from hpclab.job import JobSpec, JobState, JobStatus, Place, Queue
 from hpclab.result import Result
 
 DIRECTIVE = "#BSUB"
+SUBMIT_HOST = "LSB_SUB_HOST"
 HAS_ARRAYS = True
 NOT_FROM_HERE = r"non-LSF host|not (used|known) by (LSF|LIM)|lsf\.conf.*(No such file|not found|[Cc]an't open)"
 # LSF sets the index for every job: 0 where there is no array

@@ -18,6 +18,7 @@ from hpclab.result import Result
 from hpclab.units import format_walltime, parse_ctime
 
 DIRECTIVE = "#PBS"
+SUBMIT_HOST = "PBS_O_HOST"
 HAS_ARRAYS = True
 # the last where there is no pbs.conf; an access list of a queue refuses in the words of the second
 NOT_FROM_HERE = (

@@ -20,6 +20,7 @@ from hpclab.result import Result
 from hpclab.units import counted
 
 DIRECTIVE = "#$"
+SUBMIT_HOST = "SGE_O_HOST"
 HAS_ARRAYS = True
 NOT_FROM_HERE = r"(not a|no|neither) (submit|admin) (host|nor admin host)|set the environment variable SGE_ROOT"
 JOB_ID = '$JOB_ID$([ "${SGE_TASK_ID:-undefined}" = undefined ] || printf .%s "$SGE_TASK_ID")'

@@ -17,6 +17,7 @@ from hpclab.result import Result
 from hpclab.units import format_walltime
 
 DIRECTIVE = "#SBATCH"
+SUBMIT_HOST = "SLURM_SUBMIT_HOST"
 HAS_ARRAYS = True
 # no munge, no slurm.conf; the partition's AllocNodes, or a job_submit plugin
 NOT_FROM_HERE = (

@@ -17,6 +17,7 @@ from hpclab.result import Result
 from hpclab.units import format_walltime, parse_ctime
 
 DIRECTIVE = "#PBS"
+SUBMIT_HOST = "PBS_O_HOST"
 HAS_ARRAYS = True
 NOT_FROM_HERE = r"Bad UID for job execution|ruserok failed|Unauthorized Request|Access from host not allowed"
 JOB_ID = "$PBS_JOBID"

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import os
 import shutil
+import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
+from hpclab.batch import BATCH_SYSTEMS
 from hpclab.errors import CommandMissing, TookTooLong
 from hpclab.result import Result
 from hpclab.versions import versions_here
 
-SUBMIT_HOSTS = ("SLURM_SUBMIT_HOST", "PBS_O_HOST", "SGE_O_HOST", "LSB_SUB_HOST")
+LONGEST_FILE_BYTES = 64 * 2**20
+"""What is read at once is never longer: no file of ours comes near that."""
+
+SUBMIT_HOSTS = [batch.SUBMIT_HOST for batch in BATCH_SYSTEMS.values() if batch.SUBMIT_HOST]
 
 
 class LocalHost:
@@ -36,26 +45,40 @@ class LocalHost:
 
     def run(self, argv: Sequence[str], *, timeout_s: float = 60) -> Result:
         actual = [self.python, "-P", *argv[1:]] if argv[0] == "python" else list(argv)
+        pipe = subprocess.PIPE
         try:
-            done = subprocess.run(
-                actual, env=self._env, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
+            process = subprocess.Popen(
+                actual, env=self._env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, process_group=0
             )
         except OSError as error:
             what = "there is no" if isinstance(error, FileNotFoundError) else "this user may not run"
             raise CommandMissing(f"{what} {argv[0]!r} on {self.name}\nis the right one on your PATH?") from error
-        except subprocess.TimeoutExpired as error:
-            raise TookTooLong(f"{argv[0]!r} did not answer within {timeout_s:.0f} s on {self.name}") from error
-        stdout, stderr = (stream.decode(errors="replace") for stream in (done.stdout, done.stderr))
-        return Result(host=self.name, argv=tuple(argv), exit_status=done.returncode, stdout=stdout, stderr=stderr)
+        with process:
+            try:
+                streams = process.communicate(timeout=timeout_s)
+            except BaseException as error:
+                # with all that it has started: many a site wraps the batch system's commands into scripts
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    raise TookTooLong(f"{argv[0]!r} did not answer within {timeout_s:.0f} s on {self.name}") from error
+                raise
+        stdout, stderr = (stream.decode(errors="replace") for stream in streams)
+        return Result(host=self.name, argv=tuple(argv), exit_status=process.returncode, stdout=stdout, stderr=stderr)
 
     def read(self, path: str) -> str:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
+        with _regular(path) as file:
+            data = file.read(LONGEST_FILE_BYTES + 1)
+        if len(data) > LONGEST_FILE_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+        return data.decode(errors="replace")
 
     def read_from(self, path: str, offset: int) -> tuple[str, int]:
-        with open(path, "rb") as file:
+        with _regular(path) as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size + offset) if offset < 0 else offset)
-            return file.read().decode(errors="replace"), file.tell()
+            start = file.seek(max(0, size + offset) if offset < 0 else offset)
+            # not to its end, which may move away as fast as we read
+            return file.read(min(max(0, size - start), LONGEST_FILE_BYTES)).decode(errors="replace"), file.tell()
 
     def write(self, path: str, text: str, *, mode: int = 0o600) -> None:
         """Whole or not at all: written beside, then renamed."""
@@ -94,6 +117,15 @@ class LocalHost:
 
     def remove_tree(self, path: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _regular(path: str) -> BinaryIO:
+    """Open for reading. From a pipe nobody may ever write to, or a device, one would read for ever."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is not a regular file", path)
 
 
 def _user(env: Mapping[str, str]) -> str:

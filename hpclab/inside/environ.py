@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
+from hpclab.connection import DASHBOARD_PATH
 from hpclab.folder import SessionFolder
 from hpclab.launchers import without_mpi
 
@@ -73,5 +74,5 @@ def sidebar_environment(folder: SessionFolder) -> dict[str, str]:
         f"{factory}CLASS": "SessionCluster",
         # Dask reads the values of such variables as Python
         "DASK_LABEXTENSION__INITIAL": repr([{"name": folder.name}]),
-        "DASK_DISTRIBUTED__DASHBOARD__LINK": "/proxy/hpclab/status",
+        "DASK_DISTRIBUTED__DASHBOARD__LINK": f"/{DASHBOARD_PATH}status",
     }

@@ -31,6 +31,7 @@ from hpclab.credentials import new_token
 from hpclab.errors import ConfigError
 from hpclab.folder import SessionFolder
 from hpclab.inside.environ import rank_environment
+from hpclab.inside.output import passed_on
 from hpclab.inside.plan import Plan, dask_mpi_argv, interface_name
 from hpclab.inside.report import announce, report, withdraw
 from hpclab.inside.reverse import Reverse, forget
@@ -181,7 +182,7 @@ class Supervisor:
             )
 
     async def keep_workers(self, env: dict[str, str]) -> None:
-        """`hpclab keep`, for as long as the session lives. Where nodes may not submit, it says so, and that is all."""
+        """`hpclab keep`, for as long as the session lives. When it cannot go on, it says so, and that is all."""
         argv = [sys.executable, "-P", "-m", "hpclab", "keep", str(self.keep), "--session", self.plan.folder.name]
         home = str(Path(self.plan.folder.path).parent.parent)
         process = await asyncio.create_subprocess_exec(
@@ -214,7 +215,10 @@ class Supervisor:
 
     async def spawn(self, argv: list[str], env: dict[str, str], who: str) -> None:
         """A child in its own process group; its end is the job's end."""
-        process = await asyncio.create_subprocess_exec(*argv, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
+        with passed_on() as output:
+            process = await asyncio.create_subprocess_exec(
+                *argv, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
         self.processes.append(process)
         waiting = asyncio.ensure_future(process.wait())
         waiting.add_done_callback(lambda done: self.lost(who, done.result()))

@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpclab.event import Event, to_line
 from hpclab.folder import SessionFolder
+
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import Future
 
 
 def report(folder: SessionFolder, job_id: str, what: str, **details: Any) -> None:
@@ -31,6 +36,12 @@ def _say(text: str) -> None:
     """In the log, which may be on the disk that is full."""
     with contextlib.suppress(OSError):
         print(f"hpclab: {text}", flush=True)
+
+
+def say_why(done: asyncio.Task[None] | Future[None]) -> None:
+    """What went wrong in the background, for the log."""
+    if not done.cancelled() and (error := done.exception()):
+        traceback.print_exception(error)
 
 
 def announce(path: str, text: str) -> None:

@@ -10,24 +10,20 @@ import contextlib
 import json
 import os
 import socket
-import time
-import traceback
 import uuid
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from distributed import Client, Scheduler
-from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.http.utils import get_handlers
-from distributed.scheduler import WorkerStatusPlugin, heartbeat_interval
-from tornado.ioloop import PeriodicCallback
+from distributed.scheduler import WorkerStatusPlugin
 
 from hpclab.connection import parse_token
 from hpclab.folder import SessionFolder
 from hpclab.inside.guard import Door, Guard
 from hpclab.inside.network import own_addresses
-from hpclab.inside.report import announce
+from hpclab.inside.report import announce, say_why
+from hpclab.inside.roster import Roster
 from hpclab.versions import versions_here
 
 # Dask's own list without its proxy to workers' pages, for those are shut
@@ -38,15 +34,6 @@ PAGES = [
 
 DASHBOARD_DELAY_S = 5
 """When the dashboard is loaded, unless somebody wants it earlier."""
-
-LOOK_EVERY_S = 2
-CPU_STEP_PERCENT = 5
-MEMORY_STEP_BYTES = 16 * 2**20
-TELL_ACTIVITY_EVERY_S = 4
-MOST_SAMPLES = 360
-"""Of the cores at work, over time; when there are more, every other one is forgotten."""
-SILENT_S = 8
-"""A worker's heartbeat comes every second or so; where there are very many, less often."""
 
 _tasks: set[asyncio.Task[None]] = set()
 
@@ -77,13 +64,7 @@ def _addresses(scheduler: Scheduler) -> list[str]:
 
 def _done(task: asyncio.Task[None]) -> None:
     _tasks.discard(task)
-    _say_why(task)
-
-
-def _say_why(done: asyncio.Task[None] | Future[None]) -> None:
-    """What went wrong in the background, for the log."""
-    if not done.cancelled() and (error := done.exception()):
-        traceback.print_exception(error)
+    say_why(task)
 
 
 async def _hold_the_line(scheduler: Scheduler) -> None:
@@ -146,101 +127,3 @@ def _tell_of_workers(scheduler: Scheduler) -> None:
         return told
 
     scheduler.handlers["subscribe_worker_status"] = subscribe_worker_status
-
-
-class Activity:
-    """How many cores were at work, over time. A session that was started again goes on with what it has been."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._counted: float | None = None
-        self._told = 0.0
-        self.busy_core_s = 0.0
-        self.samples: list[list[float]] = []
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            before = json.loads(Path(path).read_text())
-            self.busy_core_s = float(before["busy_core_s"])
-            self.samples = [[float(at), float(busy)] for at, busy in before["samples"]][-MOST_SAMPLES:]
-
-    def count(self, busy: int, now: float) -> str:
-        """So many cores are at work; the text for the file when it is due, else an empty one."""
-        if self._counted is not None:
-            self.busy_core_s += busy * max(0.0, now - self._counted)
-        self._counted = now
-        # samples become sparser as the session becomes longer
-        span_s = now - self.samples[0][0] if self.samples else 0.0
-        due_s = max(TELL_ACTIVITY_EVERY_S, 2 * span_s / MOST_SAMPLES)
-        if not self.samples or now - self.samples[-1][0] >= due_s:
-            self.samples.append([round(now, 1), busy])
-            if len(self.samples) > MOST_SAMPLES:
-                del self.samples[1::2]
-        if now - self._told < TELL_ACTIVITY_EVERY_S:
-            return ""
-        self._told = now
-        return json.dumps({"busy_core_s": round(self.busy_core_s, 1), "samples": self.samples})
-
-
-class Roster(SchedulerPlugin):  # type: ignore[misc]
-    """Writes which workers the scheduler has, and which are at work, so that `hpclab status` need not ask Dask."""
-
-    def __init__(self, folder: SessionFolder, scheduler: Scheduler) -> None:
-        self._folder = folder
-        self._scheduler = scheduler
-        self._due: asyncio.TimerHandle | None = None
-        self._told: list[dict[str, Any]] = []
-        self._activity = Activity(folder.activity)
-        # one thread, so that an older roster never overwrites a newer one
-        self._writer = ThreadPoolExecutor(1)
-        # who is at work changes with every task; that is told now and then
-        self._look = PeriodicCallback(self._tell_changes, LOOK_EVERY_S * 1000)
-        self._look.start()
-
-    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
-        self._soon()
-
-    def remove_worker(self, scheduler: Scheduler, worker: str, **_: Any) -> None:
-        self._soon()
-
-    async def close(self) -> None:
-        self._look.stop()
-
-    def _tell_changes(self) -> None:
-        if self._workers() != self._told:
-            self._soon()
-        busy = sum(min(len(w.processing), w.nthreads) for w in self._scheduler.workers.values())
-        if text := self._activity.count(busy, time.time()):
-            self._writer.submit(announce, self._folder.activity, text).add_done_callback(_say_why)
-
-    def _soon(self) -> None:
-        """A hundred workers that join at once are one write."""
-        if self._due is None:
-            self._due = asyncio.get_running_loop().call_later(0.1, self._write)
-
-    def _workers(self) -> list[dict[str, Any]]:
-        silent_s = max(SILENT_S, 3 * heartbeat_interval(len(self._scheduler.workers)))
-        return [
-            {
-                "name": str(w.name),
-                "address": w.address,
-                "nthreads": w.nthreads,
-                "memory_bytes": w.memory_limit,
-                "tasks": len(w.processing),
-                # in steps, so that a worker at rest does not change
-                "cpu_percent": _in_steps(w.metrics.get("cpu", 0), CPU_STEP_PERCENT),
-                "memory_used_bytes": _in_steps(w.metrics.get("memory", 0), MEMORY_STEP_BYTES),
-                # of those alone that have been silent for longer than a worker ever is, so that it seldom changes
-                "silent_since": round(w.last_seen) if time.time() - w.last_seen > silent_s else None,
-            }
-            for w in self._scheduler.workers.values()
-        ]
-
-    def _write(self) -> None:
-        self._due = None
-        self._told = self._workers()
-        text = json.dumps({"time": time.time(), "workers": self._told})
-        # not here: the folder may be on a slow network file system
-        self._writer.submit(announce, self._folder.roster, text).add_done_callback(_say_why)
-
-
-def _in_steps(value: float, step: int) -> int:
-    return round(value / step) * step

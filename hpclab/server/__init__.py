@@ -14,7 +14,5 @@ def _load_jupyter_server_extension(server: Any) -> None:
     from hpclab.server.desk import Desk
     from hpclab.server.routes import handlers
 
-    settings = server.web_app.settings
     desk = Desk(root_dir=str(server.root_dir))
-    settings["hpclab_desk"] = desk
-    server.web_app.add_handlers(".*", handlers(settings["base_url"], desk))
+    server.web_app.add_handlers(".*", handlers(server.web_app.settings["base_url"], desk))

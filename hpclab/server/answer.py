@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from hpclab.connection import DASHBOARD_PATH
 from hpclab.history import history
 from hpclab.job import JobRecord
 from hpclab.request import Request
 from hpclab.session import Story
-from hpclab.store import LONG_LINE_BYTES, Activity
+from hpclab.store import LONG_LINE_BYTES, LONGEST_TAIL_BYTES, Activity
 from hpclab.units import format_walltime
 from hpclab.view import SessionView
-
-DASHBOARD = "proxy/hpclab/"
-"""Where Dask's dashboard is, under the server's base URL. It begins with `proxy`, for dask-labextension takes links as
-they are only there."""
 
 HINT = """\
 no session is running here
@@ -32,7 +29,7 @@ def answer(view: SessionView, activity: Activity, request: Request, *, waiting: 
         "defaults": defaults(last),
         "waiting": waiting,
         "trouble": trouble,
-        "dashboard": DASHBOARD if view.connection else "",
+        "dashboard": DASHBOARD_PATH if view.connection else "",
         "hint": "",
         "now": view.now,
     }
@@ -77,5 +74,6 @@ def log(text: str, lines: int) -> dict[str, Any]:
     """`text` are the last lines of a log, one more than are wanted if there are so many."""
     found = text.splitlines()
     # where lines are very long, fewer of them have been read
-    is_cut = len(found) > lines or len(text.encode()) >= LONG_LINE_BYTES * lines
+    least_bytes = min(LONG_LINE_BYTES * lines, LONGEST_TAIL_BYTES - LONG_LINE_BYTES)
+    is_cut = len(found) > lines or len(text.encode()) >= least_bytes
     return {"text": "\n".join(found[-lines:]), "is_cut": is_cut}

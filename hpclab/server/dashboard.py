@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 from jupyter_server.auth.decorator import authorized, ws_authenticated
@@ -10,8 +11,8 @@ from tornado import web
 from tornado.httpclient import HTTPClientError
 from tornado.httputil import HTTPHeaders
 
+from hpclab.connection import DASHBOARD_PATH
 from hpclab.errors import HpclabError
-from hpclab.server.answer import DASHBOARD
 from hpclab.server.desk import Desk, Door
 
 ABSENT = """<!doctype html><meta http-equiv="refresh" content="5"><title>Dask</title>
@@ -35,7 +36,7 @@ class DashboardRoute(ProxyHandler):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.proxy_base = DASHBOARD.rstrip("/")
+        self.proxy_base = DASHBOARD_PATH.rstrip("/")
         # the session's files name it, nobody's request
         self.host_allowlist = lambda handler, host: True
         self.rewrite_response = _as_ours
@@ -53,6 +54,8 @@ class DashboardRoute(ProxyHandler):  # type: ignore[misc]
         await self.http_get(path or "/")
 
     async def http_get(self, path: str) -> None:
+        # who asks for a stream would get it as it comes: with cookies, and without a limit of time
+        self.request.headers["Accept"] = "*/*"
         why = await self._why_not()
         if self._door is not None:
             try:
@@ -65,7 +68,7 @@ class DashboardRoute(ProxyHandler):  # type: ignore[misc]
                 why = "its scheduler does not answer"
         self.set_status(503)
         self.set_header("Content-Type", "text/html; charset=utf-8")
-        self.finish(ABSENT.format(why))
+        self.finish(ABSENT.format(escape(why)))
 
     async def open(self, path: str) -> None:
         await self._why_not()
@@ -105,3 +108,5 @@ def _as_ours(response: Any) -> None:
     """It stands in JupyterLab's frames alone, and leaves nothing in the browser."""
     response.headers.pop("Set-Cookie", None)
     response.headers["Content-Security-Policy"] = "frame-ancestors 'self'"
+    # nor do other pages get it as a script: Bokeh makes one with a pass to the plots
+    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"

@@ -19,8 +19,8 @@ from hpclab.server.answer import answer, log, no_session, story
 from hpclab.server.wanted import WorkersWanted
 from hpclab.server.whose import Whose
 from hpclab.session import ALIVE, Session
-from hpclab.show import change_text
-from hpclab.units import counted
+from hpclab.show import change_text, submitted_text
+from hpclab.threads import in_thread
 
 FRESH_S = 0.8
 """Two tabs that ask within this time are told the same."""
@@ -49,6 +49,8 @@ class Desk:
         self._eye = asyncio.Lock()
         self._look: asyncio.Task[dict[str, Any]] | None = None
         self._looked_at = 0.0
+        self._scaling = asyncio.Lock()
+        """Each counts what the one before has submitted."""
         self._doing: dict[str, asyncio.Task[Any]] = {}
         self._clicks: OrderedDict[str, asyncio.Task[dict[str, Any]]] = OrderedDict()
         self.trouble = ""
@@ -89,10 +91,8 @@ class Desk:
         return await self._with_eye(lambda session: story(session.why(job_id), time.time()))
 
     async def log(self, job_id: str, lines: int) -> dict[str, Any]:
-        """Its end. Only a job of the session has a log, whatever file a name would lead to."""
-        return await self._with_eye(
-            lambda session: log(session.log(session.job(job_id).job_id, lines=lines + 1), lines)
-        )
+        """Its end. Nobody need be asked for it, so it is there also while the batch system does not answer."""
+        return await in_thread(lambda: log(self._whose.session().log(job_id, lines=lines + 1), lines))
 
     async def _with_eye(self, work: Callable[[Session], T]) -> T:
         def look() -> T:
@@ -134,16 +134,16 @@ class Desk:
     async def _add(self, wanted: WorkersWanted) -> dict[str, Any]:
         def add(session: Session) -> dict[str, Any]:
             jobs = session.add_worker(wanted.record(session.request), wanted.count)
-            named = f"{'job' if len(jobs) == 1 else 'jobs'} {', '.join(jobs)}"
-            told = named if len(jobs) <= 10 else f"{counted(len(jobs), 'job')}, {jobs[0]} to {jobs[-1]},"
-            return {"jobs": jobs, "text": f"submitted {told} to {session.name}"}
+            return {"jobs": jobs, "text": submitted_text(jobs, session.name)}
 
         return await self._changed(add)
 
     async def scale(self, workers: int) -> dict[str, Any]:
-        return await self._once(
-            f"scale {workers}", lambda: self._changed(lambda session: {"text": change_text(session.scale(workers))})
-        )
+        async def scaled() -> dict[str, Any]:
+            async with self._scaling:
+                return await self._changed(lambda session: {"text": change_text(session.scale(workers))})
+
+        return await self._once(f"scale {workers}", scaled)
 
     async def retire(self, job_id: str) -> dict[str, Any]:
         return await self._once(
@@ -211,29 +211,3 @@ class Desk:
             task = self._doing[key] = asyncio.create_task(work())
             task.add_done_callback(lambda _: self._doing.pop(key))
         return await asyncio.shield(task)
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """In a thread of its own that keeps nobody waiting at the end: batch systems may take minutes to answer."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(value: T | None, error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is None:
-            future.set_result(value)  # type: ignore[arg-type]
-        else:
-            future.set_exception(error)
-
-    def run() -> None:
-        try:
-            told: tuple[T | None, BaseException | None] = (work(), None)
-        except BaseException as error:
-            told = (None, error)
-        # the server may have ended meanwhile
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, *told)
-
-    threading.Thread(target=run, daemon=True).start()
-    return await future

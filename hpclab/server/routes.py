@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 from collections.abc import Awaitable, Callable
 from http.client import responses
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import APIHandler
@@ -14,8 +15,8 @@ from jupyter_server.utils import url_path_join
 from tornado import web
 
 from hpclab import errors
+from hpclab.connection import DASHBOARD_PATH
 from hpclab.errors import HpclabError
-from hpclab.server.answer import DASHBOARD
 from hpclab.server.desk import Desk
 from hpclab.server.wanted import WorkersWanted, lines_in, nothing_in, queue_in, workers_in
 
@@ -48,13 +49,22 @@ FORBIDDEN = "this page may belong to an earlier session\nopen the link that `hpc
 BROKEN = "something went wrong in JupyterLab's server\nits log tells what"
 
 SMALL_BYTES = 2000
+"""What is not worth compressing."""
 
-Method = TypeVar("Method", bound=Callable[..., Any])
 
+def for_the_user(method: Callable[..., Awaitable[dict[str, Any]]]) -> Callable[..., Awaitable[None]]:
+    """Only for who is logged in, and may; each method has it, and Jupyter looks for that. What comes back is sent."""
 
-def for_the_user(method: Method) -> Method:
-    """Only who is logged in, and may. Each method has it: Jupyter looks for that."""
-    return cast(Method, web.authenticated(authorized(method)))
+    @functools.wraps(method)
+    async def answered(route: Route, *args: str) -> None:
+        try:
+            told = await method(route, *args)
+        except HpclabError as error:
+            route.set_status(STATUS[type(error)])
+            told = {"error": type(error).__name__, "message": str(error)}
+        route.send(told)
+
+    return cast(Callable[..., Awaitable[None]], web.authenticated(authorized(answered)))
 
 
 class Route(APIHandler):  # type: ignore[misc]
@@ -65,20 +75,14 @@ class Route(APIHandler):  # type: ignore[misc]
     def initialize(self, desk: Desk) -> None:
         self.desk = desk
 
-    async def send(self, asked: Callable[[], Awaitable[dict[str, Any]]], status: int = 200) -> None:
+    def send(self, told: dict[str, Any]) -> None:
         self.set_header("Cache-Control", "no-store")
-        try:
-            told = await asked()
-        except HpclabError as error:
-            status, told = STATUS[type(error)], {"error": type(error).__name__, "message": str(error)}
-        self.set_status(status)
         body = json.dumps(told).encode()
         if len(body) > SMALL_BYTES and "gzip" in self.request.headers.get("Accept-Encoding", ""):
             # it goes through a tunnel every two seconds
             self.set_header("Content-Encoding", "gzip")
             self.set_header("Vary", "Accept-Encoding")
             body = gzip.compress(body, compresslevel=1)
-        self.set_header("Content-Type", "application/json")
         self.finish(body)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
@@ -94,66 +98,54 @@ class SessionRoute(Route):
     _track_activity = False  # a panel that is open is not somebody at work
 
     @for_the_user
-    async def get(self) -> None:
-        await self.send(self.desk.answer)
+    async def get(self) -> dict[str, Any]:
+        return await self.desk.answer()
 
 
 class WorkersRoute(Route):
     @for_the_user
-    async def post(self) -> None:
-        async def add() -> dict[str, Any]:
-            return await self.desk.add_workers(WorkersWanted.from_body(self.request.body))
-
-        await self.send(add, 201)
+    async def post(self) -> dict[str, Any]:
+        self.set_status(201)
+        return await self.desk.add_workers(WorkersWanted.from_body(self.request.body))
 
 
 class WorkerRoute(Route):
     @for_the_user
-    async def delete(self, job_id: str) -> None:
-        await self.send(lambda: self.desk.retire(job_id))
+    async def delete(self, job_id: str) -> dict[str, Any]:
+        return await self.desk.retire(job_id)
 
 
 class ScaleRoute(Route):
     @for_the_user
-    async def post(self) -> None:
-        async def scale() -> dict[str, Any]:
-            return await self.desk.scale(workers_in(self.request.body))
-
-        await self.send(scale)
+    async def post(self) -> dict[str, Any]:
+        return await self.desk.scale(workers_in(self.request.body))
 
 
 class StoryRoute(Route):
     @for_the_user
-    async def get(self, job_id: str) -> None:
-        await self.send(lambda: self.desk.story(job_id))
+    async def get(self, job_id: str) -> dict[str, Any]:
+        return await self.desk.story(job_id)
 
 
 class LogRoute(Route):
     @for_the_user
-    async def get(self, job_id: str) -> None:
-        async def log() -> dict[str, Any]:
-            return await self.desk.log(job_id, lines_in(self.get_query_argument("lines", "1000")))
-
-        await self.send(log)
+    async def get(self, job_id: str) -> dict[str, Any]:
+        return await self.desk.log(job_id, lines_in(self.get_query_argument("lines", "1000")))
 
 
 class StopRoute(Route):
     @for_the_user
-    async def post(self) -> None:
-        async def stop() -> dict[str, Any]:
-            nothing_in(self.request.body)
-            return await self.desk.stop()
-
-        await self.send(stop, 202)
+    async def post(self) -> dict[str, Any]:
+        self.set_status(202)
+        nothing_in(self.request.body)
+        return await self.desk.stop()
 
 
 class StartRoute(Route):
     @for_the_user
-    async def post(self) -> None:
-        async def start() -> dict[str, Any]:
-            return await self.desk.start(queue_in(self.request.body))
-
-        await self.send(start, 201)
+    async def post(self) -> dict[str, Any]:
+        self.set_status(201)
+        return await self.desk.start(queue_in(self.request.body))
 
 
 ROUTES: list[tuple[str, type[Any]]] = [
@@ -176,5 +168,5 @@ def handlers(base_url: str, desk: Desk) -> list[tuple[str, type[Any], dict[str, 
     except ImportError:
         desk.has_proxy = False
     else:
-        routes.append((rf"{DASHBOARD.rstrip('/')}(/.*)?", DashboardRoute))
+        routes.append((rf"{DASHBOARD_PATH.rstrip('/')}(/.*)?", DashboardRoute))
     return [(url_path_join(base_url, pattern), route, {"desk": desk}) for pattern, route in routes]

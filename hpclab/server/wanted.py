@@ -8,11 +8,12 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-from hpclab.config import load
+from hpclab.config import parsed
 from hpclab.errors import ConfigError
 from hpclab.growth import MOST_WORKERS
 from hpclab.job import JobRecord
 from hpclab.request import Request
+from hpclab.units import whole_number
 
 LONGEST_BODY_BYTES = 10_000
 LONGEST_TEXT = 100
@@ -38,24 +39,19 @@ class WorkersWanted:
     @staticmethod
     def from_body(body: bytes) -> WorkersWanted:
         given = _object(body, needs={"count", "request"}, may={*WORDS})
-        told = {option: _text(given, key) for key, option in WORDS.items() if key in given}
-        try:
-            asked = load({}, [], told)[0]
-        except ConfigError as error:
-            # nobody has typed a flag here
-            raise ConfigError(re.sub(r"^--[\w-]+: ", "", str(error))) from None
+        told = {key: parsed(option, _text(given, key)) for key, option in WORDS.items() if key in given}
         return WorkersWanted(
-            count=_whole(given["count"], "count", least=1, most=MOST_WORKERS),
+            count=whole_number(given["count"], what="count", least=1, most=MOST_WORKERS),
             request=_text(given, "request"),
-            cores=asked.cores if "cores" in given else None,
-            memory_bytes=asked.memory_bytes if "memory" in given else None,
-            walltime_s=asked.worker_walltime_s if "walltime" in given else None,
+            cores=told.get("cores"),
+            memory_bytes=told.get("memory"),
+            walltime_s=told.get("walltime"),
         )
 
 
 def workers_in(body: bytes) -> int:
     """Of `{"workers": N}`: how many there shall be in all."""
-    return _whole(_object(body, needs={"workers"})["workers"], "workers", least=0, most=MOST_WORKERS)
+    return whole_number(_object(body, needs={"workers"})["workers"], what="workers", least=0, most=MOST_WORKERS)
 
 
 def queue_in(body: bytes) -> str:
@@ -79,7 +75,7 @@ def nothing_in(body: bytes) -> None:
 def lines_in(text: str) -> int:
     """Of `?lines=N`."""
     number = int(text) if re.fullmatch(r"\d{1,6}", text, re.ASCII) else text
-    return _whole(number, "lines", least=1, most=MOST_LINES)
+    return whole_number(number, what="lines", least=1, most=MOST_LINES)
 
 
 def _object(body: bytes, *, needs: Set[str], may: Set[str] = frozenset()) -> dict[str, Any]:
@@ -96,15 +92,6 @@ def _object(body: bytes, *, needs: Set[str], may: Set[str] = frozenset()) -> dic
     if missing := sorted(needs - given.keys()):
         raise ConfigError(f"the request does not say {missing[0]!r}")
     return given
-
-
-def _whole(value: Any, what: str, *, least: int, most: int) -> int:
-    # bool is a kind of int
-    if type(value) is not int or not least <= value <= most:
-        shown = str(value)
-        shown = shown if len(shown) < LONGEST_TEXT else f"{shown[:LONGEST_TEXT]}…"
-        raise ConfigError(f"{what} must be a whole number from {least} to {most}, not {shown!r}")
-    return value
 
 
 def _text(given: Mapping[str, Any], key: str) -> str:

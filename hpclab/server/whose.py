@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from hpclab.config import Settings, load
+from hpclab.config import defaults
 from hpclab.errors import NoSuchSession
 from hpclab.folder import SessionFolder
 from hpclab.hosts.local import LocalHost
@@ -24,8 +24,7 @@ class Whose:
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self.host = LocalHost(env)
-        # not the user's settings: a mistake in a config file must not stand between them and their session
-        self.settings: Settings = load({}, [], {})[0]
+        self.settings = defaults()
         self.own = env.get("HPCLAB_SESSION", "")
         """Of the session that this server belongs to; empty in a plain JupyterLab."""
         self.job_id = env.get("HPCLAB_JOB_ID", "")
@@ -42,10 +41,10 @@ class Whose:
 
     def session(self) -> Session:
         """A new object each time, for one thread. Raises NoSuchSession, which says how to start one."""
-        if not self._name:
-            self._name = self._found()
+        # another thread may forget it meanwhile
+        name = self._name = self._name or self._found()
         try:
-            return Session.open(self.host, self.settings, self._name)
+            return Session.open(self.host, self.settings, name)
         except NoSuchSession:
             self.forget()
             raise

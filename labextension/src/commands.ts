@@ -38,7 +38,7 @@ export const PALETTE = [
 export function addCommands(options: ICommandsOptions): void {
   const { model, shell, dashboard, commands } = options;
 
-  const hasSession = (): boolean => !!model.answer?.session && !model.isStopping;
+  const hasSession = (): boolean => model.hasSession;
   const isRunning = (): boolean => hasSession() && model.answer?.session?.state === 'running';
 
   commands.addCommand(CommandIDs.openPanel, {
@@ -66,8 +66,12 @@ export function addCommands(options: ICommandsOptions): void {
     }),
     isEnabled: hasSession,
     execute: async args => {
-      const wanted = wantedIn(args) ?? (model.answer && (await askForWorkers(model.answer.defaults)));
-      return wanted ? told(model.add(wanted)) : null;
+      const wanted = wantedIn(args);
+      if (wanted) {
+        return told(model.add(wanted));
+      }
+      const text = model.answer && (await askForWorkers(model.answer.defaults, typed => model.add(typed)));
+      return text && told(Promise.resolve(text));
     }
   });
 
@@ -140,8 +144,8 @@ export function addCommands(options: ICommandsOptions): void {
     caption: 'A scheduler and its workers, here',
     icon: sessionIcon,
     describedBy: arguments_({}),
-    isEnabled: () => !!model.answer && !model.answer.session && !model.isDoing('start'),
-    isVisible: () => !!model.answer && !model.answer.session,
+    isEnabled: () => model.canStart && !model.isDoing('start'),
+    isVisible: () => model.canStart,
     execute: () => told(model.startLocal().then(name => `The session ${name} starts on this machine.`))
   });
 
@@ -168,7 +172,8 @@ export function addCommands(options: ICommandsOptions): void {
     const now = [
       model.answer?.session?.state,
       model.answer?.dashboard,
-      model.isStopping,
+      model.hasSession,
+      model.canStart,
       model.isDoing('start')
     ].join();
     if (now !== before) {

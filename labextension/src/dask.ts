@@ -66,7 +66,7 @@ export class DaskDashboard {
       await seconds(1);
     }
     box?.removeEventListener('input', take);
-    await this._options.state?.save(CONNECTED_KEY, { session: this._session(), url });
+    await this._options.state?.save(CONNECTED_KEY, { session: model.which, url });
   }
 
   /** Ask once, of all sessions, whether its plots shall open. */
@@ -133,16 +133,10 @@ export class DaskDashboard {
 
   /** It was connected to this session already, on this page before its reload, and has been changed since. */
   private async _isUsersChoice(url: string): Promise<boolean> {
-    const { state } = this._options;
+    const { model, state } = this._options;
     const connected = (await state?.fetch(CONNECTED_KEY)) as { session?: string } | undefined;
     const kept = (await state?.fetch(Dask.sidebar)) as { url?: string } | undefined;
-    return connected?.session === this._session() && !!kept?.url && !isSame(kept.url, url);
-  }
-
-  /** Names return, so with its birthday. */
-  private _session(): string {
-    const session = this._options.model.answer?.session;
-    return session ? `${session.name} ${session.created}` : '';
+    return connected?.session === model.which && !!kept?.url && !isSame(kept.url, url);
   }
 
   private _isAt(url: string): boolean {

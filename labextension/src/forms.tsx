@@ -4,22 +4,57 @@ import { Dialog, showDialog } from '@jupyterlab/apputils';
 import { ReactWidget } from '@jupyterlab/ui-components';
 import { UUID } from '@lumino/coreutils';
 
+import { NoAnswer } from './request';
 import { IAnswer, IJob, ISession, IWorkersWanted } from './tokens';
 import { isOver } from './workers';
 
 type Defaults = IAnswer['defaults'];
 
-/** What to ask for; null: the dialog was left. */
-export async function askForWorkers(defaults: Defaults): Promise<IWorkersWanted | null> {
-  const body = new Form<Defaults>(defaults, (values, change) => <WorkersFields values={values} change={change} />);
+/**
+ * Ask how many workers and of what size, and `add` them; what it said, or null: the dialog was left.
+ *
+ * When they cannot be had, the form comes again, with what was typed and with what was wrong.
+ */
+export async function askForWorkers(
+  defaults: Defaults,
+  add: (wanted: IWorkersWanted) => Promise<string>
+): Promise<string | null> {
+  let typed = defaults;
+  let request = UUID.uuid4();
+  let problem: Error | null = null;
+  for (;;) {
+    const values = await typedWorkers(typed, problem?.message ?? '');
+    if (!values) {
+      return null;
+    }
+    // what became of a click that had no answer nobody knows: the same again is the same click
+    if (!(problem instanceof NoAnswer && sameWorkers(values, typed))) {
+      request = UUID.uuid4();
+    }
+    typed = values;
+    try {
+      return await add({ ...typed, request });
+    } catch (error) {
+      problem = error as Error;
+    }
+  }
+}
+
+async function typedWorkers(defaults: Defaults, problem: string): Promise<Defaults | null> {
+  const body = new Form<Defaults>(defaults, (values, change) => (
+    <WorkersFields values={values} change={change} problem={problem} />
+  ));
   const { button } = await showDialog({
     title: 'Add worker',
     body,
     buttons: [Dialog.cancelButton(), Dialog.okButton({ label: 'Add' })],
     focusNodeSelector: 'input'
   });
-  const { count, cores, memory, walltime } = body.getValue();
-  return button.accept ? { count, cores, memory, walltime, request: UUID.uuid4() } : null;
+  return button.accept ? body.getValue() : null;
+}
+
+function sameWorkers(one: Defaults, other: Defaults): boolean {
+  return (['count', 'cores', 'memory', 'walltime'] as const).every(key => one[key] === other[key]);
 }
 
 /** How many workers there shall be; null: the dialog was left. */
@@ -83,9 +118,11 @@ class Form<T extends object> extends ReactWidget {
 interface IWorkersFieldsProps {
   values: Defaults;
   change: (values: Defaults) => void;
+  /** Why the last try failed; empty: there was none. */
+  problem: string;
 }
 
-function WorkersFields({ values, change }: IWorkersFieldsProps): React.JSX.Element {
+function WorkersFields({ values, change, problem }: IWorkersFieldsProps): React.JSX.Element {
   const text = (key: 'cores' | 'memory' | 'walltime', word: string, example: string): React.JSX.Element => (
     <label>
       <span>{word}</span>
@@ -105,6 +142,11 @@ function WorkersFields({ values, change }: IWorkersFieldsProps): React.JSX.Eleme
   );
   return (
     <div className="hpclab-Form">
+      {problem && (
+        <p className="hpclab-Form-problem" role="alert">
+          {problem}
+        </p>
+      )}
       <NumberField
         word="Jobs"
         min={1}

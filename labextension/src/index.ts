@@ -3,7 +3,7 @@
  * other applications do not have may be missing.
  */
 
-import { ILayoutRestorer, JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
+import { ILabShell, ILayoutRestorer, JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ICommandPalette } from '@jupyterlab/apputils';
 import { ILauncher } from '@jupyterlab/launcher';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
@@ -88,11 +88,24 @@ const panel: JupyterFrontEndPlugin<void> = {
   description: 'The session panel.',
   autoStart: true,
   requires: [ISessionModel],
-  optional: [ILayoutRestorer],
-  activate: (app: JupyterFrontEnd, model: SessionModel, restorer: ILayoutRestorer | null): void => {
+  optional: [ILayoutRestorer, ILabShell],
+  activate: (
+    app: JupyterFrontEnd,
+    model: SessionModel,
+    restorer: ILayoutRestorer | null,
+    labShell: ILabShell | null
+  ): void => {
     const widget = new SessionPanel(model, app.commands);
     restorer?.add(widget, PANEL_ID);
     app.shell.add(widget, 'left', { rank: 150 });
+    if (labShell) {
+      // at a first visit; later it is as it was left. After all that JupyterLab itself opens then
+      void Promise.all([labShell.restored, model.first, app.restored]).then(([layout, { session }]) => {
+        if (layout.fresh && session && labShell.mode !== 'single-document') {
+          labShell.activateById(widget.id);
+        }
+      });
+    }
   }
 };
 
@@ -103,8 +116,11 @@ const status: JupyterFrontEndPlugin<void> = {
   requires: [ISessionModel],
   optional: [IStatusBar],
   activate: (app: JupyterFrontEnd, model: SessionModel, statusBar: IStatusBar | null): void => {
+    if (!statusBar) {
+      return;
+    }
     const item = new SessionStatus(model, () => void app.commands.execute(CommandIDs.openPanel));
-    statusBar?.registerStatusItem(`${NAMESPACE}:status`, {
+    statusBar.registerStatusItem(`${NAMESPACE}:status`, {
       item,
       align: 'left',
       rank: 3,
@@ -119,8 +135,9 @@ const walltime: JupyterFrontEndPlugin<void> = {
   description: 'Warns before the batch system ends the session.',
   autoStart: true,
   requires: [ISessionModel],
-  activate: (app: JupyterFrontEnd, model: SessionModel): void => {
-    new WalltimeWarnings(model, () => void app.commands.execute('docmanager:save-all'));
+  optional: [IStateDB],
+  activate: (app: JupyterFrontEnd, model: SessionModel, state: IStateDB | null): void => {
+    new WalltimeWarnings({ model, state, saveAll: () => void app.commands.execute('docmanager:save-all') });
   }
 };
 

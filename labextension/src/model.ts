@@ -3,15 +3,19 @@
  */
 
 import { ServerConnection } from '@jupyterlab/services';
+import { PromiseDelegate } from '@lumino/coreutils';
 import { IDisposable } from '@lumino/disposable';
 import { Poll } from '@lumino/polling';
 import { ISignal, Signal } from '@lumino/signaling';
 
-import { posted, requestAPI } from './request';
-import { IAnswer, ILog, IStory, IWorkersWanted } from './tokens';
+import { posted, Problem, requestAPI } from './request';
+import { IAnswer, ILog, ISession, IStory, IWorkersWanted } from './tokens';
 
 const HIDDEN_INTERVAL_S = 20;
 const MAX_INTERVAL_S = 60;
+/** JupyterLab's page may be there before its server has loaded all of its extensions, and hpclab's routes with them. */
+const SERVER_STARTS_WITHIN_S = 15;
+const SERVER_STARTS_INTERVAL_S = 1;
 
 export class SessionModel implements IDisposable {
   constructor(options: SessionModel.IOptions) {
@@ -35,6 +39,11 @@ export class SessionModel implements IDisposable {
   /** What the server last said; null: nothing yet. */
   get answer(): IAnswer | null {
     return this._answer;
+  }
+
+  /** The first thing that it said. Never rejects. */
+  get first(): Promise<IAnswer> {
+    return this._first.promise;
   }
 
   /** Why the last look brought nothing, a `Problem` or `NoAnswer`; null: it did. */
@@ -65,6 +74,23 @@ export class SessionModel implements IDisposable {
   /** `stop` was accepted: that the server falls silent now is no fault. */
   get isStopping(): boolean {
     return this._isStopping;
+  }
+
+  /** Which session it is: its name, and since names return, its birthday. Empty: there is none. */
+  get which(): string {
+    const session = this._answer?.session;
+    return session ? `${session.name} ${session.created}` : '';
+  }
+
+  /** There is a session that is not over, nor told to stop. */
+  get hasSession(): boolean {
+    const session = this._answer?.session;
+    return !!session && !isOver(session) && !this._isStopping;
+  }
+
+  /** There is none, or its server has outlived it: then that is not the session's own, and may have another. */
+  get canStart(): boolean {
+    return !!this._answer && !this.hasSession && !this._problem && !this._isStopping;
   }
 
   /** Anything of the above is new. */
@@ -166,6 +192,10 @@ export class SessionModel implements IDisposable {
       const answer = await this._request<IAnswer>('session');
       this._see(mine, answer, null);
     } catch (problem) {
+      if (this._isServerStarting(problem)) {
+        void this._poll.schedule({ interval: SERVER_STARTS_INTERVAL_S * 1000, phase: 'started' });
+        return;
+      }
       this._see(mine, null, problem as Error);
       throw problem; // the poll then waits longer
     }
@@ -180,8 +210,18 @@ export class SessionModel implements IDisposable {
     if (answer) {
       this._answer = answer;
       this._lastKnown = Date.now() / 1000;
+      this._first.resolve(answer);
+      // it is over and its server is not, or it could not be stopped
+      if (!answer.session || isOver(answer.session) || answer.trouble) {
+        this._isStopping = false;
+      }
     }
     this._changed.emit();
+  }
+
+  private _isServerStarting(problem: unknown): boolean {
+    const isNotFound = problem instanceof Problem && problem.status === 404;
+    return isNotFound && !this._answer && performance.now() - this._began_ms < SERVER_STARTS_WITHIN_S * 1000;
   }
 
   /** What is under way already is not done again; who asks gets the answer of the first. */
@@ -219,10 +259,16 @@ export class SessionModel implements IDisposable {
   private readonly _changed = new Signal<this, void>(this);
   private _interval_s: number;
   private _answer: IAnswer | null = null;
+  private readonly _first = new PromiseDelegate<IAnswer>();
   private _problem: Error | null = null;
   private _lastKnown: number | null = null;
   private _isStopping = false;
   private _looks = 0;
+  private readonly _began_ms = performance.now();
+}
+
+function isOver({ state }: ISession): boolean {
+  return state === 'ended' || state === 'failed';
 }
 
 export namespace SessionModel {

@@ -26,9 +26,7 @@ export class SessionPanel extends ReactWidget {
   }
 
   protected override render(): React.JSX.Element {
-    return (
-      <UseSignal signal={this._model.changed}>{() => <Panel model={this._model} run={this._run} />}</UseSignal>
-    );
+    return <UseSignal signal={this._model.changed}>{() => <Panel model={this._model} run={this._run} />}</UseSignal>;
   }
 
   private readonly _model: SessionModel;
@@ -49,7 +47,7 @@ function Panel({ model, run }: IPanelProps): React.JSX.Element {
       {answer && <Strips answer={answer} />}
       {answer?.session && <Session model={model} answer={answer} session={answer.session} run={run} />}
       {answer && !answer.session && <h2 className="hpclab-Title">No session</h2>}
-      {answer?.hint && <Start hint={answer.hint} run={run} />}
+      {answer && !answer.session && <Start hint={answer.hint} run={run} />}
       {!answer && !model.problem && <p className="hpclab-Quiet">Asking how the session is…</p>}
     </>
   );
@@ -62,6 +60,8 @@ interface ISessionProps extends IPanelProps {
 
 function Session({ model, answer, session, run }: ISessionProps): React.JSX.Element {
   const isOver = ['ended', 'failed', 'unreadable'].includes(session.state);
+  // a server that outlives its session is not one that the session had started: another one may take its place
+  const isOutlived = ['ended', 'failed'].includes(session.state) && !model.problem && !model.isStopping;
   return (
     <>
       <header className="hpclab-Header" data-state={session.state}>
@@ -75,6 +75,7 @@ function Session({ model, answer, session, run }: ISessionProps): React.JSX.Elem
         <p className="hpclab-Header-where">{whereWords(session)}</p>
         {session.reason && <p className="hpclab-Header-reason">{session.reason}</p>}
       </header>
+      {isOutlived && <Start hint="" run={run} />}
       <TimeLeft session={session} age_s={model.age_s} />
       <Sums session={session} />
       <Plot history={answer.history} />
@@ -226,9 +227,11 @@ function Silence({ model, run }: IPanelProps): React.JSX.Element | null {
 function Start({ hint, run }: { hint: string; run: Run }): React.JSX.Element {
   return (
     <section className="hpclab-Start">
-      <pre>
-        <code>{hint}</code>
-      </pre>
+      {hint && (
+        <pre>
+          <code>{hint}</code>
+        </pre>
+      )}
       <ActionButton className="hpclab-Button hpclab-mod-first" onAct={() => run(CommandIDs.startLocal, '')}>
         Start a session on this machine
       </ActionButton>

@@ -77,7 +77,9 @@ export function Plot({ history }: { history: IHistory }): React.JSX.Element {
           <span key={kind} title={meaning}>
             <svg viewBox="0 0 16 10" width="16" height="10" aria-hidden="true">
               {kind === 'running' && <path className="hpclab-Plot-runningArea" d="M0 2h16v8H0z" />}
-              {kind === 'busy' && <path className="hpclab-Plot-busyArea" d="M0 2h16v8H0z" style={{ fill: `url(#${id}hatch)` }} />}
+              {kind === 'busy' && (
+                <path className="hpclab-Plot-busyArea" d="M0 2h16v8H0z" style={{ fill: `url(#${id}hatch)` }} />
+              )}
               <path className={`hpclab-Plot-${kind}`} d={kind === 'requested' ? 'M0 5h16' : 'M0 2h16'} />
             </svg>
             {word} <b>{last(kind)}</b>

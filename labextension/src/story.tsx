@@ -74,9 +74,6 @@ function useAsked<T>(question: () => Promise<T>): IAsked<T> {
   }, [question]);
   React.useEffect(() => {
     void ask();
-    return () => {
-      latest.current++;
-    };
   }, [ask]);
   return { value, problem, ask };
 }

@@ -22,15 +22,7 @@ export namespace CommandIDs {
 }
 
 export type JobState =
-  | 'pending'
-  | 'held'
-  | 'running'
-  | 'completing'
-  | 'done'
-  | 'failed'
-  | 'cancelled'
-  | 'gone'
-  | 'unknown';
+  'pending' | 'held' | 'running' | 'completing' | 'done' | 'failed' | 'cancelled' | 'gone' | 'unknown';
 
 export interface IJob {
   id: string;
@@ -61,15 +53,7 @@ export interface IJob {
 }
 
 export type SessionState =
-  | 'queued'
-  | 'held'
-  | 'starting'
-  | 'running'
-  | 'ending'
-  | 'ended'
-  | 'failed'
-  | 'unknown'
-  | 'unreadable';
+  'queued' | 'held' | 'starting' | 'running' | 'ending' | 'ended' | 'failed' | 'unknown' | 'unreadable';
 
 export interface ISession {
   name: string;

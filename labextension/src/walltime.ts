@@ -3,29 +3,45 @@
  */
 
 import { Notification } from '@jupyterlab/apputils';
+import { IStateDB } from '@jupyterlab/statedb';
 
 import { SessionModel } from './model';
+import { NAMESPACE } from './tokens';
 import { duration } from './words';
 
 export const SOON_S = 10 * 60;
 export const LAST_S = 2 * 60;
 
+const WARNED_KEY = `${NAMESPACE}:warned`;
+
 /** Warn once each, and again where the walltime was lengthened meanwhile. */
 export class WalltimeWarnings {
-  constructor(
-    private readonly _model: SessionModel,
-    private readonly _saveAll: () => void
-  ) {
-    _model.changed.connect(() => this._look());
+  constructor(private readonly _options: WalltimeWarnings.IOptions) {
+    void this._begin();
+  }
+
+  /** Who was warned in good time is not warned so again on a page that was loaded anew; at the last everybody is. */
+  private async _begin(): Promise<void> {
+    const { model, state } = this._options;
+    const [kept] = await Promise.all([state?.fetch(WARNED_KEY).catch(() => undefined), model.first]);
+    if ((kept as { session?: string } | undefined)?.session === model.which) {
+      this._said = 'soon';
+    }
+    model.changed.connect(() => this._look());
+    this._look();
   }
 
   private _look(): void {
-    const session = this._model.answer?.session;
-    if (!session || session.state !== 'running' || session.time_left_s === null || this._model.isStopping) {
+    const { model } = this._options;
+    const session = model.answer?.session;
+    if (!session || !model.hasSession) {
       this._say('');
       return;
     }
-    const left_s = session.time_left_s - this._model.age_s;
+    if (session.state !== 'running' || session.time_left_s === null) {
+      return; // how long it runs is not known for the moment
+    }
+    const left_s = session.time_left_s - model.age_s;
     if (left_s >= SOON_S) {
       this._say('');
     } else if (left_s >= LAST_S) {
@@ -44,16 +60,29 @@ export class WalltimeWarnings {
     }
     this._said = what;
     this._shown = '';
+    const { model, state, saveAll } = this._options;
     if (what === 'soon') {
       this._shown = Notification.warning(sentence, { autoClose: false });
+      void state?.save(WARNED_KEY, { session: model.which });
     } else if (what === 'last') {
       this._shown = Notification.error(sentence, {
         autoClose: false,
-        actions: [{ label: 'Save all', displayType: 'accent', callback: this._saveAll }]
+        actions: [{ label: 'Save all', displayType: 'accent', callback: saveAll }]
       });
+    } else {
+      void state?.remove(WARNED_KEY);
     }
   }
 
   private _said = '';
   private _shown = '';
+}
+
+export namespace WalltimeWarnings {
+  export interface IOptions {
+    model: SessionModel;
+    saveAll: () => void;
+    /** What outlives the page; null: nothing does. */
+    state: IStateDB | null;
+  }
 }

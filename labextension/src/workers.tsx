@@ -268,9 +268,7 @@ function Actions({ job, run, tabIndex, hasWords = false }: IActionsProps): React
     <>
       {action(CommandIDs.why, 'Why', `Why: the story of ${name}`, infoIcon)}
       {action(CommandIDs.log, 'Log', `Log of ${name}`, listIcon)}
-      {job.role === 'worker' &&
-        !isOver(job) &&
-        action(CommandIDs.retireWorker, 'Retire', `Retire ${name}`, closeIcon)}
+      {job.role === 'worker' && !isOver(job) && action(CommandIDs.retireWorker, 'Retire', `Retire ${name}`, closeIcon)}
     </>
   );
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from harness import until
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, TimeoutError
 
 
 class NotebookPage:
@@ -24,10 +24,9 @@ class NotebookPage:
         name = name or f"{uuid4().hex[:8]}.ipynb"
         (folder / name).write_text(json.dumps(_notebook(sources)))
         page.goto(url)
-        page.locator(f".jp-DirListing-item[title^='Name: {name}']").dblclick()
-        # beside it there may be the notebooks of an earlier visit
-        page.locator(f".lm-TabBar-tab.jp-mod-current[title^='Name: {name}']").wait_for()
+        page.locator("#jupyterlab-splash").wait_for(state="detached")
         notebook = NotebookPage(page)
+        notebook._show(name)
         notebook._cell(len(sources) - 1).wait_for()
         notebook._panel.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
         return notebook
@@ -35,6 +34,20 @@ class NotebookPage:
     @property
     def _panel(self) -> Locator:
         return self._page.locator(".jp-NotebookPanel:visible")
+
+    def _show(self, name: str, attempts: int = 5) -> None:
+        """By the file browser. At a first visit the session's panel takes its place, maybe just now."""
+        item = self._page.locator(f".jp-DirListing-item[title^='Name: {name}']")
+        # beside it there may be the notebooks of an earlier visit
+        tab = self._page.locator(f".lm-TabBar-tab.jp-mod-current[title^='Name: {name}']")
+        for _ in range(attempts):
+            if not self._page.locator("#filebrowser").is_visible():
+                self._page.locator(".jp-SideBar [data-id=filebrowser]").click()
+            with suppress(TimeoutError):
+                item.dblclick(timeout=5_000)
+                tab.wait_for(timeout=10_000)
+                return
+        raise AssertionError(f"{name} does not open")
 
     def run(self, index: int, timeout_s: float = 60) -> str:
         """Run one cell with Ctrl-Enter; the text of its output."""

@@ -83,9 +83,14 @@ class PanelPage:
     def press(self, name: str) -> None:
         self.region.get_by_role("button", name=name, exact=True).click()
 
+    def open_form(self) -> None:
+        """For new workers. A dialog takes the focus when it is there: what is typed before that goes astray."""
+        self.press("Add worker")
+        expect(self.dialog.get_by_label("Jobs")).to_be_focused()
+
     def add_workers(self, count: int, **fields: str) -> list[str]:
         """By the form, with what it shows but for the count and the fields that are named; the new jobs' ids."""
-        self.press("Add worker")
+        self.open_form()
         self.dialog.get_by_label("Jobs").fill(str(count))
         for word, value in fields.items():
             self.dialog.get_by_label(word.capitalize()).fill(value)

@@ -166,7 +166,7 @@ while not said.value: time.sleep(0.05)
 print(said.value)
 """
     )
-    found = re.search(r"<pre>submitted (\d+)</pre>", cell.stdout)
+    found = re.search(r"<pre>submitted (\d+) to shared</pre>", cell.stdout)
     assert found, cell
     assert len(a_running_session.status()["jobs"]) == before + 1
     a_running_session.home.ok("remove-worker", found[1], "--session", "shared")

@@ -11,13 +11,33 @@ from panel_page import PLOTS_MOVE, PanelPage
 from playwright.sync_api import Page, expect
 
 JOINS_WITHIN_MS = 60_000
+FILES = '"current":"filebrowser"'
 PANES = '"widgets":["dask-dashboard-launcher:/individual-progress"]'
-"""In a saved layout."""
+"""In saved layouts."""
 
 
 @pytest.fixture
 def a_panel(a_running_session: Session, a_browser_page: Page) -> PanelPage:
     return PanelPage.open(a_browser_page, a_running_session.printed["jupyter_url"])
+
+
+def test_at_the_first_visit_it_is_open_and_then_as_it_was_left(
+    a_home: Callable[..., Home], a_browser_page: Page
+) -> None:
+    page, session = a_browser_page, a_home().start()
+    page.goto(session.printed["jupyter_url"])
+    panel = PanelPage(page)
+    expect(panel.title).to_have_text(session.name)
+    page.locator("#jupyterlab-splash").wait_for(state="detached")
+    page.locator(".jp-SideBar [data-id=filebrowser]").click()
+    expect(panel.region).to_be_hidden()
+    workspaces = session.home.path / "jupyter/workspaces"
+    until("the layout to be saved", lambda: any(FILES in f.read_text() for f in workspaces.glob("*")))
+    page.reload()
+    expect(panel.status_bar).to_be_visible()
+    page.locator("#jupyterlab-splash").wait_for(state="detached")
+    expect(page.locator("#filebrowser")).to_be_visible()
+    expect(panel.region).to_be_hidden()
 
 
 def test_the_panel_shows_the_session(a_running_session: Session, a_panel: PanelPage) -> None:
@@ -63,11 +83,13 @@ def test_a_double_click_submits_once(a_running_session: Session, a_panel: PanelP
 
 def test_what_makes_no_sense_is_told_and_submits_nothing(a_running_session: Session, a_panel: PanelPage) -> None:
     before = len(a_running_session.status()["jobs"])
-    a_panel.press("Add worker")
+    a_panel.open_form()
     a_panel.dialog.get_by_label("Memory").fill("much <b>more</b>")
     a_panel.dialog.get_by_role("button", name="Add", exact=True).click()
-    # as it was typed, and not as HTML
-    expect(a_panel.notification("much <b>more</b>")).to_be_visible()
+    # as it was typed, and not as HTML; and to be typed right without all the rest
+    expect(a_panel.dialog.get_by_role("alert")).to_contain_text("much <b>more</b>")
+    expect(a_panel.dialog.get_by_label("Memory")).to_have_value("much <b>more</b>")
+    a_panel.dialog.get_by_role("button", name="Cancel").click()
     assert len(a_running_session.status()["jobs"]) == before
 
 

@@ -108,10 +108,12 @@ def test_every_one_of_several_is_told_of_new_workers(a_session: Session, a_clust
         a_cluster.get_client().close()
 
 
-def test_one_that_nobody_refers_to_any_more_goes(a_session: Session) -> None:
-    def loops() -> int:
-        return sum(thread.name == "IO loop" for thread in threading.enumerate())
+def loops() -> int:
+    """Threads that a cluster object has started, and none of those of tests before that end meanwhile."""
+    return sum(thread.name == "IO loop" for thread in threading.enumerate())
 
+
+def test_one_that_nobody_refers_to_any_more_goes(a_session: Session) -> None:
     before = loops()
     cluster = SessionCluster()
     assert loops() == before + 1
@@ -244,6 +246,13 @@ def test_dasks_panel_lists_scales_adapts_and_leaves_it(a_session: Session) -> No
     assert a_session.status()["state"] == "running"
 
 
+def test_before_it_is_awaited_it_says_so(a_session: Session) -> None:
+    async def shown() -> str:
+        return str(SessionCluster(a_session.name, asynchronous=True)._repr_html_())
+
+    assert "it is not connected yet" in asyncio.run(shown())
+
+
 # what goes wrong
 
 
@@ -251,10 +260,10 @@ def test_without_a_session_it_says_how_to_start_one(
     a_home: Callable[..., Home], as_the_user: Callable[[Home], None]
 ) -> None:
     as_the_user(a_home())
-    before = threading.active_count()
+    before = loops()
     with pytest.raises(NoSuchSession, match="hpclab start"):
         SessionCluster()
-    assert threading.active_count() == before
+    assert loops() == before
 
 
 def test_a_session_that_waits_or_has_ended_is_no_cluster(

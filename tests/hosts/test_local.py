@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +60,18 @@ def test_a_command_that_may_not_be_run(host, tmp_path):
 def test_a_command_that_hangs(host):
     with pytest.raises(TookTooLong, match="'sleep' did not answer"):
         host.run(["sleep", "60"], timeout_s=0.05)
+
+
+def test_a_command_that_hangs_is_ended_with_all_that_it_has_started(host, tmp_path):
+    """A batch system's command may be a script around another one."""
+    held = tmp_path / "held"
+    os.mkfifo(held)
+    reader = os.open(held, os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(TookTooLong):
+        host.run(["bash", "-c", f"sleep 300 9>{held}; true"], timeout_s=1)
+    assert select.select([reader], [], [], 20)[0], "it is still held"
+    assert os.read(reader, 1) == b""
+    os.close(reader)
 
 
 def test_output_that_is_no_utf8(host):
@@ -140,6 +153,28 @@ def test_a_part_of_a_file(host, tmp_path, text, offset, rest, a_host):
     host = RecordingHost() if a_host else host
     host.write(str(tmp_path / "log"), text)
     assert host.read_from(str(tmp_path / "log"), offset)[0] == rest
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_has_no_end_is_not_read(host, tmp_path, kind):
+    path = tmp_path / "log"
+    {"pipe": lambda: os.mkfifo(path), "device": lambda: path.symlink_to("/dev/zero"), "folder": path.mkdir}[kind]()
+    before = os.listdir("/proc/self/fd")
+    for read in (host.read, lambda path: host.read_from(path, -9)):
+        with pytest.raises(OSError, match="not a regular file"):
+            read(str(path))
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_what_nobody_can_hold_is_not_read_whole(host, tmp_path):
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        file.truncate(5 * 2**30)
+    with pytest.raises(OSError, match="too large"):
+        host.read(str(path))
+    assert host.read_from(str(path), -9) == ("\0" * 9, 5 * 2**30)
+    text, offset = host.read_from(str(path), 0)
+    assert len(text) == offset < 2**30
 
 
 # folders

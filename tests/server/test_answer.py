@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from fixtures import NOON, TOKEN, connection, folder, job_record, settings
+from fixtures import NOON, TOKEN, folder, job_record, session_view, settings
 
 from hpclab.config import load
 from hpclab.event import Event
@@ -16,7 +16,7 @@ from hpclab.server import answer as module
 from hpclab.server.answer import HINT, answer, defaults, log, no_session, story
 from hpclab.session import Story
 from hpclab.store import Activity
-from hpclab.view import JobView, SessionView
+from hpclab.view import JobView
 
 PANEL = json.loads((Path(__file__).parents[1] / "data/panel.json").read_text())
 REQUEST = Request(folder=folder(), system="local", partition="", settings=settings(), python="python")
@@ -30,19 +30,7 @@ def job(job_id="1", role="main", **changes):
 
 
 def view(*jobs, **changes):
-    given = {
-        "name": "calm-otter",
-        "queue": "local",
-        "folder": folder().path,
-        "created": NOON,
-        "login": "ada@login1",
-        "state": "running",
-        "reason": "",
-        "jobs": jobs or (job(),),
-        "connection": connection(),
-        "now": NOON + 60,
-    }
-    return SessionView(**{**given, **changes})
+    return session_view(*(jobs or (job(),)), now=NOON + 60, **changes)
 
 
 def shape(value):

@@ -120,15 +120,19 @@ def test_the_dashboard_gets_its_own_token_and_nothing_of_the_browser(a_server_of
     assert not {"Cookie", "Referer", "Origin"} & set(got)
 
 
-def test_the_token_does_not_come_back(a_server_of_it):
+@pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
+def test_the_token_does_not_come_back(a_server_of_it, accept):
     token = (Path(a_server_of_it.session()["folder"]) / "token").read_text().strip()
-    answer = a_server_of_it.ask("GET", STATUS)
+    answer = a_server_of_it.ask("GET", STATUS, headers={"Authorization": f"token {TOKEN}", "Accept": accept})
     assert token not in str(answer.headers)
     assert "a=cookie" not in answer.headers.get("Set-Cookie", "")
 
 
-def test_it_stands_in_jupyterlabs_frames_alone(a_server_of_it):
-    assert a_server_of_it.ask("GET", STATUS).headers["Content-Security-Policy"] == "frame-ancestors 'self'"
+@pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
+def test_it_stands_in_jupyterlabs_frames_alone(a_server_of_it, accept):
+    answer = a_server_of_it.ask("GET", STATUS, headers={"Authorization": f"token {TOKEN}", "Accept": accept})
+    assert answer.headers["Content-Security-Policy"] == "frame-ancestors 'self'"
+    assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
 
 @pytest.mark.parametrize("path", ["proxy/hpclab", "proxy/hpclab/"])

@@ -7,9 +7,10 @@ import threading
 
 import pytest
 
-from hpclab.errors import HpclabError, NoSuchSession, NotRunning, TookTooLong
+from hpclab.errors import NoSuchSession, NotRunning, TookTooLong
 from hpclab.server import desk as module
-from hpclab.server.desk import Desk, in_thread
+from hpclab.server.desk import Desk
+from hpclab.threads import in_thread
 
 
 class Slow:
@@ -105,6 +106,23 @@ def test_a_double_click_is_one(a_desk, monkeypatch, ask):
     assert change.begun == 1
 
 
+def test_who_has_changed_their_mind_is_not_given_both(a_desk, monkeypatch):
+    """Two looks at how many there are, both before anything was submitted, would submit twice."""
+    change = Slow({"text": "done"})
+    monkeypatch.setattr(a_desk, "_changed", lambda _: in_thread(change))
+
+    async def both() -> None:
+        first, second = (asyncio.ensure_future(a_desk.scale(workers)) for workers in (3, 5))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert change.begun == 1
+        change.go.set()
+        await asyncio.gather(first, second)
+        assert change.begun == 2
+
+    asyncio.run(both())
+
+
 def test_who_goes_away_does_not_end_what_the_other_waits_for(a_desk, monkeypatch):
     change = Slow({"text": "done"})
     monkeypatch.setattr(a_desk, "_changed", lambda _: in_thread(change))
@@ -160,23 +178,3 @@ def test_the_next_deed_ends_the_trouble(a_desk):
     with pytest.raises(NoSuchSession):
         asyncio.run(a_desk.scale(1))
     assert a_desk.trouble == ""
-
-
-def test_an_error_in_a_thread_arrives(a_desk):
-    def fail() -> None:
-        raise HpclabError("text")
-
-    with pytest.raises(HpclabError, match="text"):
-        asyncio.run(in_thread(fail))
-
-
-def test_a_thread_keeps_nobody_waiting_at_the_end():
-    held = threading.Event()
-
-    async def leave() -> None:
-        waits = asyncio.ensure_future(in_thread(lambda: held.wait(20)))
-        await asyncio.sleep(0)
-        assert not waits.done()
-
-    asyncio.run(leave())  # comes back though nobody lets it go
-    held.set()

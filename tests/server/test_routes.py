@@ -160,6 +160,9 @@ def test_a_very_long_log_is_tailed(a_server_with_a_session):
     assert told["is_cut"]
     assert told["text"].endswith("\nlast")
     assert len(told["text"]) < 1_000_000
+    told = a_server_with_a_session.get(f"hpclab/jobs/{main}/log?lines=10000")
+    assert told["is_cut"]
+    assert len(told["text"]) < 5_000_000
     log.write_bytes(before)
 
 

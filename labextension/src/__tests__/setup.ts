@@ -1,6 +1,8 @@
 /** What JupyterLab's own packages need of a browser and jsdom does not have. */
 
 Object.assign(globalThis, {
+  requestIdleCallback: (work: () => void) => setTimeout(work, 0),
+  cancelIdleCallback: clearTimeout,
   DragEvent: globalThis.DragEvent ?? class extends MouseEvent {},
   ResizeObserver:
     globalThis.ResizeObserver ??

@@ -7,7 +7,7 @@ import json
 import pytest
 from fixtures import NOON
 
-from hpclab.inside.scheduler import MOST_SAMPLES, TELL_ACTIVITY_EVERY_S, Activity
+from hpclab.inside.activity import MOST_SAMPLES, TELL_EVERY_S, Activity
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def test_a_clock_that_goes_back_takes_nothing_away(path):
 
 def test_it_is_not_told_at_every_look(path):
     activity = Activity(path)
-    texts = [activity.count(1, NOON + n) for n in range(3 * TELL_ACTIVITY_EVERY_S)]
-    assert [bool(text) for text in texts] == [n % TELL_ACTIVITY_EVERY_S == 0 for n in range(len(texts))]
+    texts = [activity.count(1, NOON + n) for n in range(3 * TELL_EVERY_S)]
+    assert [bool(text) for text in texts] == [n % TELL_EVERY_S == 0 for n in range(len(texts))]
 
 
 def test_a_long_session_has_sparser_samples_not_more(path):
@@ -50,6 +50,7 @@ def test_a_long_session_has_sparser_samples_not_more(path):
 
 def test_a_session_that_was_started_again_goes_on(path, tmp_path):
     told = told_after(Activity(path), (4, 0), (4, 10))
+    assert told["time"] == NOON + 10
     (tmp_path / "activity.json").write_text(json.dumps(told))
     again = Activity(path)
     assert again.busy_core_s == 40
