@@ -579,7 +579,7 @@ def test_for_the_end_of_a_log_the_batch_system_is_not_asked(a_session):
     session, host = a_session()
     host.files[HERE.log("1")], host.files[HERE.log("2")] = "main\n", "1\n2\n3\n"
     assert (session.log(), session.log("2", lines=2)) == ("main", "2\n3")
-    with pytest.raises(NoSuchJob, match="has no job '../token'\njobs: 1, 2"):
+    with pytest.raises(NoSuchJob, match=r"has no job '../token'\njobs: 1, 2"):
         session.log("../token")
     assert host.commands == []
 
