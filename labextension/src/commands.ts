@@ -3,7 +3,7 @@
  */
 
 import { JupyterFrontEnd } from '@jupyterlab/application';
-import { MainAreaWidget, Notification } from '@jupyterlab/apputils';
+import { MainAreaWidget, Notification, showErrorMessage } from '@jupyterlab/apputils';
 import { refreshIcon } from '@jupyterlab/ui-components';
 import { CommandRegistry } from '@lumino/commands';
 import { JSONObject, ReadonlyPartialJSONObject, UUID } from '@lumino/coreutils';
@@ -197,7 +197,11 @@ async function told(deed: Promise<string>): Promise<string | null> {
     Notification.success(text, { autoClose: TOAST_MS });
     return text;
   } catch (problem) {
-    Notification.error((problem as Error).message, { autoClose: false });
+    const { message } = problem as Error;
+    // a notification is cut off, and what to do next stands on the last line
+    const [what] = message.split('\n');
+    const all = { label: 'Details', callback: () => void showErrorMessage('Session', message) };
+    Notification.error(what, { autoClose: false, actions: what === message ? [] : [all] });
     return null;
   }
 }

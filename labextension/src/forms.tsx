@@ -10,6 +10,9 @@ import { isOver } from './workers';
 
 type Defaults = IAnswer['defaults'];
 
+/** As it stands in the fields, also where it is not a number yet. */
+type Typed = Record<keyof Defaults, string>;
+
 /**
  * Ask how many workers and of what size, and `add` them; what it said, or null: the dialog was left.
  *
@@ -19,7 +22,7 @@ export async function askForWorkers(
   defaults: Defaults,
   add: (wanted: IWorkersWanted) => Promise<string>
 ): Promise<string | null> {
-  let typed = defaults;
+  let typed: Typed = { ...defaults, count: String(defaults.count) };
   let request = UUID.uuid4();
   let problem: Error | null = null;
   for (;;) {
@@ -33,15 +36,15 @@ export async function askForWorkers(
     }
     typed = values;
     try {
-      return await add({ ...typed, request });
+      return await add({ ...typed, count: numberIn(typed.count), request });
     } catch (error) {
       problem = error as Error;
     }
   }
 }
 
-async function typedWorkers(defaults: Defaults, problem: string): Promise<Defaults | null> {
-  const body = new Form<Defaults>(defaults, (values, change) => (
+async function typedWorkers(before: Typed, problem: string): Promise<Typed | null> {
+  const body = new Form<Typed>(before, (values, change) => (
     <WorkersFields values={values} change={change} problem={problem} />
   ));
   const { button } = await showDialog({
@@ -53,13 +56,13 @@ async function typedWorkers(defaults: Defaults, problem: string): Promise<Defaul
   return button.accept ? body.getValue() : null;
 }
 
-function sameWorkers(one: Defaults, other: Defaults): boolean {
+function sameWorkers(one: Typed, other: Typed): boolean {
   return (['count', 'cores', 'memory', 'walltime'] as const).every(key => one[key] === other[key]);
 }
 
 /** How many workers there shall be; null: the dialog was left. */
 export async function askForScale(current: number): Promise<number | null> {
-  const body = new Form({ workers: current }, (values, change) => (
+  const body = new Form({ workers: String(current) }, (values, change) => (
     <div className="hpclab-Form">
       <NumberField
         word="Workers"
@@ -69,7 +72,7 @@ export async function askForScale(current: number): Promise<number | null> {
           change({ workers });
         }}
       />
-      <p className="hpclab-Form-note">{scaleWords(current, values.workers)}</p>
+      <p className="hpclab-Form-note">{scaleWords(current, numberIn(values.workers))}</p>
     </div>
   ));
   const { button } = await showDialog({
@@ -78,7 +81,7 @@ export async function askForScale(current: number): Promise<number | null> {
     buttons: [Dialog.cancelButton(), Dialog.okButton({ label: 'Scale' })],
     focusNodeSelector: 'input'
   });
-  return button.accept ? body.getValue().workers : null;
+  return button.accept ? numberIn(body.getValue().workers) : null;
 }
 
 /** Whether really to stop, after it was told what ends then. */
@@ -92,9 +95,11 @@ export async function askToStop(session: ISession): Promise<boolean> {
   return button.accept;
 }
 
+type Fields<T> = (values: T, change: (changed: Partial<T>) => void) => React.JSX.Element;
+
 /** A dialog's body: values, and the fields that show and change them. */
 class Form<T extends object> extends ReactWidget {
-  constructor(values: T, fields: (values: T, change: (values: T) => void) => React.JSX.Element) {
+  constructor(values: T, fields: Fields<T>) {
     super();
     this._values = values;
     this._fields = fields;
@@ -105,19 +110,19 @@ class Form<T extends object> extends ReactWidget {
   }
 
   protected override render(): React.JSX.Element {
-    return this._fields(this._values, values => {
-      this._values = values;
+    return this._fields(this._values, changed => {
+      this._values = { ...this._values, ...changed };
       this.update();
     });
   }
 
   private _values: T;
-  private readonly _fields: (values: T, change: (values: T) => void) => React.JSX.Element;
+  private readonly _fields: Fields<T>;
 }
 
 interface IWorkersFieldsProps {
-  values: Defaults;
-  change: (values: Defaults) => void;
+  values: Typed;
+  change: (changed: Partial<Typed>) => void;
   /** Why the last try failed; empty: there was none. */
   problem: string;
 }
@@ -133,9 +138,10 @@ function WorkersFields({ values, change, problem }: IWorkersFieldsProps): React.
         spellCheck={false}
         autoComplete="off"
         placeholder={example}
-        value={values[key]}
+        // not "value": the form is drawn anew a moment later, and the cursor would jump
+        defaultValue={values[key]}
         onChange={event => {
-          change({ ...values, [key]: event.target.value });
+          change({ [key]: event.target.value });
         }}
       />
     </label>
@@ -152,7 +158,7 @@ function WorkersFields({ values, change, problem }: IWorkersFieldsProps): React.
         min={1}
         value={values.count}
         change={count => {
-          change({ ...values, count });
+          change({ count });
         }}
       />
       {text('cores', 'Cores', '4')}
@@ -166,9 +172,8 @@ function WorkersFields({ values, change, problem }: IWorkersFieldsProps): React.
 interface INumberFieldProps {
   word: string;
   min: number;
-  /** NaN: not a whole number yet. */
-  value: number;
-  change: (value: number) => void;
+  value: string;
+  change: (value: string) => void;
 }
 
 function NumberField({ word, min, value, change }: INumberFieldProps): React.JSX.Element {
@@ -183,23 +188,29 @@ function NumberField({ word, min, value, change }: INumberFieldProps): React.JSX
         step={1}
         defaultValue={value}
         onChange={event => {
-          change(event.target.validity.valid ? event.target.valueAsNumber : NaN);
+          change(event.target.value);
         }}
       />
     </label>
   );
 }
 
-export function wantedWords({ count, cores, memory, walltime }: Defaults): string {
-  if (Number.isNaN(count)) {
+/** NaN: it is none; nothing at all is not 0. */
+function numberIn(text: string): number {
+  return text.trim() ? Number(text) : NaN;
+}
+
+export function wantedWords({ count: typed, cores, memory, walltime }: Typed): string {
+  const count = numberIn(typed);
+  if (!Number.isInteger(count) || count < 1) {
     return 'How many jobs is a whole number, 1 or more.';
   }
   const jobs = count === 1 ? 'one job' : `${count} jobs, each`;
-  return `Asks the batch system for ${jobs} with ${cores || '…'} cores and ${memory || '…'} of memory per worker, for ${walltime || '…'}.`;
+  return `Asks the batch system for ${jobs} with ${cores || '…'} ${cores === '1' ? 'core' : 'cores'} and ${memory || '…'} of memory per worker, for ${walltime || '…'}.`;
 }
 
 function scaleWords(current: number, wanted: number): string {
-  if (Number.isNaN(wanted)) {
+  if (!Number.isInteger(wanted) || wanted < 0) {
     return 'How many workers is a whole number, 0 or more.';
   }
   if (wanted < current) {

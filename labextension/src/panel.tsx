@@ -61,7 +61,7 @@ interface ISessionProps extends IPanelProps {
 function Session({ model, answer, session, run }: ISessionProps): React.JSX.Element {
   const isOver = ['ended', 'failed', 'unreadable'].includes(session.state);
   // a server that outlives its session is not one that the session had started: another one may take its place
-  const isOutlived = ['ended', 'failed'].includes(session.state) && !model.problem && !model.isStopping;
+  const isOutlived = isOver && model.canStart;
   return (
     <>
       <header className="hpclab-Header" data-state={session.state}>

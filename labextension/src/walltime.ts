@@ -38,7 +38,7 @@ export class WalltimeWarnings {
       this._say('');
       return;
     }
-    if (session.state !== 'running' || session.time_left_s === null) {
+    if (!['running', 'unknown'].includes(session.state) || session.time_left_s === null) {
       return; // how long it runs is not known for the moment
     }
     const left_s = session.time_left_s - model.age_s;

@@ -91,10 +91,11 @@ export function summary(answer: IAnswer | null, age_s: number, isSilent: boolean
   if (!session) {
     return '';
   }
-  if (session.state !== 'running' && !isSilent) {
+  const isUnknown = session.state === 'unknown';
+  if (session.state !== 'running' && !isUnknown && !isSilent) {
     return `session ${session.state}`;
   }
-  const parts = [counted(session.workers.joined, 'worker')];
+  const parts = [...(isUnknown ? ['state unknown'] : []), counted(session.workers.joined, 'worker')];
   if (session.workers.pending) {
     parts.push(`${session.workers.pending} queued`);
   }

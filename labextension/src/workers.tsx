@@ -27,7 +27,8 @@ export function WorkerList({ jobs, run }: IWorkerListProps): React.JSX.Element {
   const [openKey, setOpenKey] = React.useState('');
   /** The one row that Tab reaches; arrows lead to the others. */
   const [currentKey, setCurrentKey] = React.useState('');
-  const [isFoldOpen, setIsFoldOpen] = React.useState(false);
+  /** Null: nobody has said whether it shall be. */
+  const [isFoldOpen, setIsFoldOpen] = React.useState<boolean | null>(null);
   const [detailPx, setDetailPx] = React.useState(0);
   const [top, setTop] = React.useState(0);
   const [height, setHeight] = React.useState(10 * ROW_PX);
@@ -38,7 +39,7 @@ export function WorkerList({ jobs, run }: IWorkerListProps): React.JSX.Element {
 
   const ended = jobs.filter(isOver);
   // where nothing but ended jobs is left, they are what one looks for
-  const showsEnded = isFoldOpen || ended.length === jobs.length;
+  const showsEnded = isFoldOpen ?? ended.length === jobs.length;
   const items = inOrder(jobs, showsEnded).map(item =>
     item.key === openKey ? { ...item, height: item.height + detailPx } : item
   );
@@ -115,7 +116,7 @@ export function WorkerList({ jobs, run }: IWorkerListProps): React.JSX.Element {
                 aria-expanded={showsEnded}
                 tabIndex={index === current ? 0 : -1}
                 onClick={() => {
-                  setIsFoldOpen(!isFoldOpen);
+                  setIsFoldOpen(!showsEnded);
                 }}
               >
                 <Caret isOpen={showsEnded} />

@@ -49,16 +49,17 @@ async function hear(answer: IAnswer | null): Promise<void> {
   await model.refresh();
 }
 
-/** The dialog that is open, and its button pressed. */
-async function answerDialog(button: string): Promise<string> {
+/** Press a button of the dialog that is open, once it says this. */
+async function answerDialog(button: string, words = ''): Promise<void> {
   const find = (): HTMLElement => {
     const buttons = [...document.querySelectorAll<HTMLElement>('.jp-Dialog button')];
     return buttons.find(({ textContent }) => textContent === button)!;
   };
-  await waitFor(() => expect(find()).toBeDefined());
-  const words = document.querySelector('.jp-Dialog')!.textContent;
+  await waitFor(() => {
+    expect(find()).toBeDefined();
+    expect(document.querySelector('.jp-Dialog')!.textContent).toContain(words);
+  });
   fireEvent.click(find());
-  return words;
 }
 
 const field = (label: string): HTMLInputElement =>
@@ -182,6 +183,17 @@ describe('adding workers', () => {
     expect(await commands.execute(CommandIDs.addWorker, { count: 2 })).toBeNull();
     expect(told()).toEqual(['error: over <b>your</b> limit']);
   });
+
+  test('has what a notification has no room for in a dialog', async () => {
+    const message = 'the queue did not take the job\n  it said: no\nask for less';
+    server.say('POST workers', { error: 'Refused', message }, 422);
+    await commands.execute(CommandIDs.addWorker, { count: 2 });
+    expect(told()).toEqual(['error: the queue did not take the job']);
+    const [details] = Notification.manager.notifications[0].options.actions ?? [];
+    details.callback(new MouseEvent('click'));
+    await waitFor(() => expect(document.querySelector('.jp-Dialog')?.textContent).toContain('ask for less'));
+    await answerDialog('Close');
+  });
 });
 
 describe('scaling', () => {
@@ -245,7 +257,7 @@ describe('a job’s story and its log', () => {
 describe('stopping', () => {
   test('asks first, and says what will be cancelled', async () => {
     const done = commands.execute(CommandIDs.stop) as Promise<unknown>;
-    expect(await answerDialog('Stop session')).toContain('the main job 1 on node17 and 2 worker jobs');
+    await answerDialog('Stop session', 'the main job 1 on node17 and 2 worker jobs');
     expect(await done).toContain('The session calm-otter ends: jobs 1, 2, 3 will be cancelled.');
     expect(server.deeds).toMatchObject([{ path: 'stop' }]);
   });

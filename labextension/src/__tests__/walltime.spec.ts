@@ -106,7 +106,6 @@ test('a session that is told to stop needs no warning', async () => {
 
 test.each([
   ['whose time is not known', { time_left_s: null }],
-  ['whose state is not known', { state: 'unknown', time_left_s: 60 }],
   ['that waits', { state: 'queued', time_left_s: 60 }]
 ] as [string, Partial<ISession>][])(
   'a session %s is not warned of, and what was said stays',
@@ -118,6 +117,11 @@ test.each([
     expect(shown()).toHaveLength(1);
   }
 );
+
+test('a batch system that is silent does not stop the clock', async () => {
+  await page({ state: 'unknown', time_left_s: LAST_S - 1 });
+  expect(shown()[0]).toContain('What is not saved then is lost');
+});
 
 test('time goes on where the server is silent', async () => {
   const hear = await page({ time_left_s: SOON_S + 30 });

@@ -112,6 +112,12 @@ describe('the session on one line', () => {
     expect(summary(anAnswer({ state: 'queued' }), 0, false)).toBe('session queued');
   });
 
+  test('goes on where the batch system is silent', () => {
+    expect(summary(anAnswer({ state: 'unknown', time_left_s: 3600 }), 0, false)).toBe(
+      'state unknown · 3 workers · 1 queued · 1:00 left'
+    );
+  });
+
   test('is empty where there is none', () => {
     expect([summary(null, 0, false), summary(null, 0, true), summary(anAnswer(null), 0, false)]).toEqual(['', '', '']);
   });
