@@ -60,6 +60,8 @@ class NotebookPage:
     def _begin(self, cell: Locator, before: str, attempts: int = 5) -> None:
         """JupyterLab may take the focus away while it still lays out its page; a person would press again."""
         for _ in range(attempts):
+            dialogs = self._page.locator(".jp-Dialog").all_inner_texts()
+            assert dialogs == [], "a dialog is in the way"
             cell.locator(".cm-content").click()
             self._page.keyboard.press("Control+Enter")
             with suppress(AssertionError):
