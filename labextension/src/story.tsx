@@ -98,8 +98,12 @@ function Story({ model, jobId }: ITabProps): React.JSX.Element {
         <div className="hpclab-Tab-body">
           {value.job.reason && <p className="hpclab-Story-reason">{value.job.reason}</p>}
           <Events events={value.events} />
-          <h3>The end of its log</h3>
-          <Lines text={value.log_tail} />
+          {value.log_tail && (
+            <>
+              <h3>The end of its log</h3>
+              <Lines text={value.log_tail} />
+            </>
+          )}
         </div>
       )}
     </>

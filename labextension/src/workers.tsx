@@ -5,7 +5,7 @@ import { caretDownIcon, caretRightIcon, closeIcon, infoIcon, LabIcon, listIcon }
 import { ActionButton } from './button';
 import { Mark } from './mark';
 import { CommandIDs, IJob } from './tokens';
-import { bytes, duration, jobState, moment } from './words';
+import { bytes, counted, duration, jobState, moment } from './words';
 
 export const ROW_PX = 66;
 const FOLD_PX = 30;
@@ -358,7 +358,7 @@ function usageWords(job: IJob): string {
   const { cpu, memory } = usageOf(job);
   const workers = job.joined || job.workers;
   return [
-    cpu === null ? '' : `${Math.round(cpu * 100)} % of ${workers * job.cores} cores`,
+    cpu === null ? '' : `${Math.round(cpu * 100)} % of ${counted(workers * job.cores, 'core')}`,
     memory === null ? '' : `${bytes(job.memory_used_bytes ?? 0)} of ${bytes(workers * job.memory_bytes)}`
   ]
     .filter(Boolean)
