@@ -25,7 +25,7 @@ from typing import Any
 from hpclab.connection import parse_token
 from hpclab.folder import SessionFolder
 from hpclab.inside.environ import notebook_environment, sidebar_environment
-from hpclab.inside.report import announce
+from hpclab.inside.report import announce, say
 
 # jsonschema compiles this grammar for 0.8 s if it can be imported, for a check of addresses that nothing here makes
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
@@ -128,7 +128,7 @@ def _end_with(line: socket.socket) -> None:
             pass
     except OSError:
         pass
-    print("hpclab: the Dask scheduler is gone, so JupyterLab ends", flush=True)
+    say("the Dask scheduler is gone, so JupyterLab ends")
     os.kill(os.getpid(), signal.SIGTERM)
     threading.Timer(5, os._exit, args=(1,)).start()
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def report(folder: SessionFolder, job_id: str, what: str, **details: Any) -> None:
     """Append one event. A full disk must not end a computation, so a line that cannot be written goes to the log."""
     event = Event(time=time.time(), what=what, details=details)
-    _say(event.sentence)
+    say(event.sentence)
     line = to_line(event)
     try:
         descriptor = os.open(folder.events(job_id), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -29,11 +29,11 @@ def report(folder: SessionFolder, job_id: str, what: str, **details: Any) -> Non
         finally:
             os.close(descriptor)
     except OSError as error:
-        _say(f"the event could not be written: {error}")
+        say(f"the event could not be written: {error}")
 
 
-def _say(text: str) -> None:
-    """In the log, which may be on the disk that is full."""
+def say(text: str) -> None:
+    """In the log, which may be on a disk that is full, or whose way there has ended with the supervisor."""
     with contextlib.suppress(OSError):
         print(f"hpclab: {text}", flush=True)
 

@@ -22,7 +22,7 @@ from hpclab.connection import parse_token
 from hpclab.folder import SessionFolder
 from hpclab.inside.guard import Door, Guard
 from hpclab.inside.network import own_addresses
-from hpclab.inside.report import announce, say_why
+from hpclab.inside.report import announce, say, say_why
 from hpclab.inside.roster import Roster
 from hpclab.versions import versions_here
 
@@ -73,7 +73,7 @@ async def _hold_the_line(scheduler: Scheduler) -> None:
     writer.write(json.dumps(hello).encode() + b"\n")
     await writer.drain()
     await reader.read()
-    print("hpclab: the supervisor is gone, so the scheduler ends", flush=True)
+    say("the supervisor is gone, so the scheduler ends")
     asyncio.get_running_loop().call_later(5, os._exit, 1)
     await scheduler.close(reason="hpclab-supervisor-gone")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from hpclab.event import from_lines
 from hpclab.folder import SessionFolder
-from hpclab.inside.report import announce, report, withdraw
+from hpclab.inside.report import announce, report, say, withdraw
 
 
 @pytest.fixture
@@ -91,3 +92,13 @@ def test_what_was_announced_can_be_withdrawn_twice(here):
     for _ in range(2):
         withdraw(here.connection)
         assert not Path(here.connection).exists()
+
+
+def test_who_ends_says_so_also_where_nobody_listens_any_more(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    stream = os.fdopen(writer, "w")
+    monkeypatch.setattr(sys, "stdout", stream)
+    say("the scheduler is gone")
+    with pytest.raises(BrokenPipeError):
+        stream.close()
