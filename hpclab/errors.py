@@ -21,6 +21,10 @@
   + ForwardingRefused       19   no way leads a tunnel to the session
   + RemoteUnfit             20   there is no hpclab over there, or an old one
   + NotFromHere             21   the batch system does not listen to this host
+  + RankFailed              22   a rank of an MPI program failed
+    + WorkerLost            23   the Dask worker beside it is gone
+  + WorldFailed             24   its ranks did not become one MPI world
+  + DataLost                25   data that was to be handed over is not there any more
 
 A message says what happened, the evidence, and on its last line what to do next.
 """
@@ -198,6 +202,34 @@ class NotFromHere(HpclabError):
     """The batch system does not listen to this host, nor does a way lead to one that it listens to."""
 
     exit_code = 21
+
+
+class RankFailed(HpclabError):
+    """A rank of an MPI program failed: raised, ended, was killed, or took too long."""
+
+    exit_code = 22
+
+    def __init__(self, message: str, *, rank: int = -1, host: str = "") -> None:
+        super().__init__(message)
+        self.rank, self.host = rank, host
+
+
+class WorkerLost(RankFailed):
+    """The Dask worker beside a rank is gone, and the rank with it."""
+
+    exit_code = 23
+
+
+class WorldFailed(HpclabError):
+    """The ranks of an MPI program did not become one world."""
+
+    exit_code = 24
+
+
+class DataLost(HpclabError):
+    """Data that was to be handed over is not on any worker, and nothing tells how to compute it again."""
+
+    exit_code = 25
 
 
 def error_told(error: HpclabError) -> dict[str, str]:
