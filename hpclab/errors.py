@@ -13,6 +13,7 @@
   + StoreError              10   a file of the session cannot be read or written
   + NoSuchJob               11   the session has no such job
   + NotRunning              13   the session is not in a state for this
+    + IsRun                 13   it is a run, and no session with JupyterLab
   + SiteUnfit               14   `hpclab doctor` has found a problem
   + Unreachable             15   a login node cannot be reached, or does not speak
     + ConnectionLost        16   the connection to it is gone
@@ -156,6 +157,10 @@ class NotRunning(HpclabError):
     exit_code = 13
 
 
+class IsRun(NotRunning):
+    """It is a run, and has no JupyterLab."""
+
+
 class SiteUnfit(HpclabError):
     """`hpclab doctor` has found a problem, and told it."""
 
@@ -209,9 +214,10 @@ class RankFailed(HpclabError):
 
     exit_code = 22
 
-    def __init__(self, message: str, *, rank: int = -1, host: str = "") -> None:
+    def __init__(self, message: str, *, rank: int = -1, host: str = "", kind: str = "", cause: bytes = b"") -> None:
+        """`kind` is how it failed, in one word; `cause` the pickled exception that it raised."""
         super().__init__(message)
-        self.rank, self.host = rank, host
+        self.rank, self.host, self.kind, self.cause = rank, host, kind, cause
 
 
 class WorkerLost(RankFailed):

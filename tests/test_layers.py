@@ -56,6 +56,7 @@ FACES = {"cli", "cluster", "notebook", "__init__", "__main__"}
 MAY = {
     "inside": {"inside", "errors", "units", "job", "event", "config", "folder", "connection", "launchers", "versions"}
     | {"credentials"},
+    "mpi": {"mpi", "errors", "units", "job", "config", "connection", "folder", "launchers"},
     "localq": {"localq"},
     # faces: everything but the others
     "server": {*RANK} - FACES | {"server"},
@@ -128,7 +129,7 @@ def test_imports_point_to_the_left(name):
 
 @each
 def test_heavy_packages_are_imported_inside_and_by_faces_only(name):
-    if part(name) not in ("inside", "server", "cluster"):
+    if part(name) not in ("inside", "mpi", "server", "cluster"):
         roots = {module.split(".")[0] for module in imports(name)}
         assert not roots & ONLY_INSIDE
         assert not [root for root in roots if root.startswith("jupyter")]

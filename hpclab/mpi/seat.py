@@ -1,0 +1,476 @@
+"""What a Dask worker does for the rank beside it: the Dask task `sit`, which ends when the rank has, with its result.
+
+The task gives its thread back to the worker at once: whatever else is computed there, and however many runs there are,
+all ranks of a run begin, and none waits for another that waits for it. All is in an event loop of its own, in that
+thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from distributed import Worker, get_worker, secede
+from distributed.core import Status
+
+from hpclab.errors import RankFailed, WorkerLost, WorldFailed
+from hpclab.launchers import without_mpi
+from hpclab.mpi.chunks import Index, Layout
+from hpclab.mpi.fence import Fence
+from hpclab.mpi.line import Line, Message
+from hpclab.mpi.output import Output
+from hpclab.mpi.parcel import Opened, Parcel, pack
+from hpclab.mpi.pmi import Abort, Barrier, Conversation
+from hpclab.units import format_memory
+
+LOOK_EVERY_S = 0.2
+"""How often it is seen whether the task is still wanted."""
+WORLD_WITHIN_S = 60
+"""How long MPI_Init may take once all ranks are there."""
+END_WITHIN_S = 5
+OUTPUT_WITHIN_S = 2
+"""What a rank has started may hold its output open longer than that."""
+STACK_WITHIN_S = 0.3
+
+
+class NotWanted(Exception):
+    """The caller has given the run up, or the worker leaves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seat:
+    """One rank of one run."""
+
+    run: str
+    rank: int
+    size: int
+    worker: str
+    """The address of the Dask worker beside which it runs."""
+    head: str
+    """That of rank 0's."""
+    topic: str
+    """Under which the caller hears of it."""
+    timeout_s: float | None
+    path: tuple[str, ...]
+    """Where the caller's Python looks for modules."""
+
+    def failed(self, kind: str, text: str, cause: bytes = b"") -> RankFailed:
+        host = socket.gethostname()
+        who = f"rank {self.rank} of {self.size} on {host}"
+        return RankFailed(f"{who} {text}", rank=self.rank, host=host, kind=kind, cause=cause)
+
+    def raised(self, trace: str, cause: bytes) -> RankFailed:
+        """By the function."""
+        return self.failed("raised", "raised\n" + indented(trace), cause)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a rank computes."""
+
+    function: bytes
+    chunks: Sequence[Any]
+    indices: tuple[Index, ...]
+    layout: Layout
+    args: tuple[Any, ...]
+
+
+def sit(
+    seat: Seat, function: bytes, chunks: list[Any], indices: tuple[Index, ...], layout: Layout, args: list[Any]
+) -> Any:
+    """The Dask task of one rank: its result. Raises RankFailed, WorldFailed or WorkerLost."""
+    worker = get_worker()
+    if worker.address != seat.worker:
+        raise lost(seat.rank, seat.worker)
+    key = worker.get_current_task()
+    secede()
+    return asyncio.run(_Held(worker, key, seat, Work(function, chunks, indices, layout, tuple(args))).hold())
+
+
+def indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.rstrip().splitlines())
+
+
+def lost(rank: int, worker: str) -> WorkerLost:
+    return WorkerLost(
+        f"rank {rank} is gone, and its result with it: its Dask worker {worker} has left\n"
+        "say it again, or say `retries=` for more runs on the workers that are left",
+        rank=rank,
+    )
+
+
+@dataclass
+class _Held:
+    """A rank that is held in its seat."""
+
+    worker: Worker
+    key: Any
+    seat: Seat
+    work: Work
+    line: Line = field(init=False)
+    life: socket.socket = field(init=False)
+    given: Parcel | None = None
+    """What it has been given to compute."""
+    readers: list[asyncio.Task[None]] = field(default_factory=list)
+    conversation: Conversation | None = None
+    pid: int = 0
+    stack: int = -1
+    """Where the rank writes the Python stack of its threads when it gets SIGUSR1."""
+    library: str = ""
+    abort: int | None = None
+    """With what MPI_Abort was called."""
+    is_up: bool = False
+    result: Parcel | None = None
+
+    def __post_init__(self) -> None:
+        self.host = socket.gethostname()
+        who = {"run": self.seat.run, "rank": self.seat.rank, "size": self.seat.size}
+        self.fence = Fence(self.worker, self.seat.head, **who)  # type: ignore[arg-type]
+        self.outputs = {name: Output(self._forwarder(name)) for name in ("stdout", "stderr")}
+
+    def tell(self, what: str, **details: Any) -> None:
+        """The caller hears of it."""
+        tell(self.worker, self.seat, what, **details)
+
+    def _forwarder(self, stream: str) -> Callable[[str], None]:
+        return lambda text: self.tell("output", stream=stream, text=text)
+
+    # from the first word to the last
+
+    async def hold(self) -> Any:
+        self.tell("sits", host=self.host)
+        packing = asyncio.ensure_future(asyncio.to_thread(self.pack))
+        try:
+            async with self.started() as pmi:
+                return await _beside(self.play(packing), self.wanted(), self.serve_pmi(pmi))
+        except NotWanted:
+            return None
+        finally:
+            # a copy that has begun cannot be interrupted
+            await asyncio.gather(packing, return_exceptions=True)
+            for parcel in (self.given, self.result):
+                if parcel:
+                    parcel.close()
+            if self.stack >= 0:
+                os.close(self.stack)
+            self.fence.leave()
+            self.tell("left")
+
+    def pack(self) -> None:
+        """The work into shared memory."""
+        import numpy as np
+
+        # what is cut out of a larger array would otherwise be copied twice
+        chunks = [
+            np.ascontiguousarray(chunk) if type(chunk) is np.ndarray and not chunk.flags.forc else chunk
+            for chunk in self.work.chunks
+        ]
+        work = (self.work.function, (chunks, self.work.indices, self.work.layout), self.work.args)
+        try:
+            self.given = pack(work, check=self.check_room)
+        except (RankFailed, MemoryError):
+            raise
+        except Exception as error:
+            raise self.seat.failed("unpacked", f"cannot get its chunks or arguments: {_words(error)}") from error
+
+    def check_room(self, needed_bytes: int) -> None:
+        """Raises where the batch system would soon end the job for its memory, or the node has none."""
+        free_bytes = psutil.virtual_memory().available
+        if limit_bytes := self.worker.memory_manager.memory_limit:
+            free_bytes = min(free_bytes, limit_bytes - psutil.Process().memory_info().rss)
+        if needed_bytes > free_bytes:
+            raise self.seat.failed(
+                "room",
+                f"has no room for its chunks, which it gets a copy of: {format_memory(needed_bytes)} are needed, "
+                f"{format_memory(max(0, free_bytes))} are free at {self.worker.address}\n"
+                "spread the data over more workers, or over ones with more memory (`hpclab add-worker`); or say "
+                "`in_process=True`, which copies nothing",
+            )
+
+    @contextlib.asynccontextmanager
+    async def started(self) -> AsyncIterator[socket.socket]:
+        """The rank's process, with its server of PMI; in the end it is gone."""
+        kinds = (socket.SOCK_SEQPACKET, socket.SOCK_SEQPACKET, socket.SOCK_STREAM)
+        pairs = [socket.socketpair(socket.AF_UNIX, kind) for kind in kinds]
+        (line, life, pmi), theirs = zip(*pairs, strict=True)
+        self.line, self.life, self.pmi_fd = Line(line), life, theirs[2].fileno()
+        fds = [end.fileno() for end in theirs]
+        process = await asyncio.create_subprocess_exec(
+            *[sys.executable, "-P", "-m", "hpclab.mpi.rank", *map(str, fds)],
+            pass_fds=fds,
+            env=self.environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        for end in theirs:
+            end.close()
+        streams = (process.stdout, process.stderr)
+        for stream, output in zip(streams, self.outputs.values(), strict=True):
+            assert stream is not None
+            self.readers.append(asyncio.create_task(_read(stream, output)))
+        try:
+            yield pmi
+        finally:
+            life.close()  # which its guardian hears
+            try:
+                await asyncio.wait_for(process.wait(), END_WITHIN_S)
+            except TimeoutError:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+            await self.all_output()
+            for end in (line, pmi):
+                end.close()
+
+    def environment(self) -> dict[str, str]:
+        """The worker's, but for the MPI launcher's variables; the cores of the worker are the rank's."""
+        threads = str(self.worker.state.nthreads)
+        own = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+        return {**without_mpi(dict(os.environ)), **own}
+
+    async def all_output(self) -> None:
+        """Read what it has printed to its end."""
+        if self.readers:
+            _, late = await asyncio.wait(self.readers, timeout=OUTPUT_WITHIN_S)
+            for reader in late:
+                reader.cancel()
+
+    # what the rank says, and what is said to it
+
+    async def play(self, packing: asyncio.Future[None]) -> Any:
+        """Its result."""
+        try:
+            async with asyncio.timeout(None) as limit:
+                async for message, parcel in self.messages():
+                    match message["what"]:
+                        case "hello":
+                            self.pid, self.stack = message["pid"], parcel.fd if parcel else -1
+                        case "library":
+                            self.library = message["text"]
+                            environ = await self.join()
+                            limit.reschedule(asyncio.get_running_loop().time() + WORLD_WITHIN_S)
+                            self.line.say("world", environ=environ)
+                        case "up":
+                            limit.reschedule(None)
+                            self.check_world(message["size"])
+                            await packing
+                            self.line.say("work", self.given, path=list(self.seat.path))
+                            self.tell("begun")
+                            if self.seat.timeout_s is not None:
+                                limit.reschedule(asyncio.get_running_loop().time() + self.seat.timeout_s)
+                        case "failed":
+                            raise await self.told(message, parcel)
+                        case "result":
+                            self.result = parcel
+                            self.tell("done")
+                        case "ended" if message["code"] == 0 and self.result:
+                            return await asyncio.to_thread(self.opened_result)
+                        case "ended":
+                            raise await self.how_it_ended(message["code"])
+        except TimeoutError:
+            raise await self.too_slow() from None
+        raise self.seat.failed("lost", "is gone, and nobody knows why")
+
+    def opened_result(self) -> Any:
+        assert self.result
+        return Opened(self.result, self.given).value
+
+    async def messages(self) -> AsyncIterator[tuple[Message, Parcel | None]]:
+        """Its own words, until it says no more; then its guardian's, how it has ended."""
+        for source in (self.line, Line(self.life)):
+            await _readable(source)
+            while heard := source.hear():
+                yield heard
+                await _readable(source)
+
+    async def wanted(self) -> None:
+        """Until the task is not wanted any more, or its worker leaves."""
+        while is_wanted(self.worker, self.key):
+            await asyncio.sleep(LOOK_EVERY_S)
+        raise NotWanted
+
+    async def join(self) -> dict[str, str]:
+        """Wait for all ranks, and see that they can become one world; what each needs for it in its environment."""
+        told = await self.fenced({"node": _node(self.host), "host": self.host, "library": self.library})
+        libraries = {rank["library"].splitlines()[0].strip(): rank["host"] for rank in told}
+        if len({_family(rank["library"]) for rank in told}) > 1:
+            found = "\n".join(f"  {library} on {host}" for library, host in libraries.items())
+            raise WorldFailed(
+                f"the ranks have different MPI libraries, which do not talk to each other\n{found}\n"
+                "give all workers the same environment (`modules`, `conda`, `venv`), and start them anew"
+            )
+        nodes = [rank["node"] for rank in told]
+        self.conversation = Conversation(
+            rank=self.seat.rank, size=self.seat.size, name=f"hpclab-{self.seat.run}", hosts=nodes
+        )
+        environ = {"PMI_FD": self.pmi_fd, "PMI_RANK": self.seat.rank, "PMI_SIZE": self.seat.size}
+        # ranks of one node need no network for MPI, and so no port that others could knock at
+        shared_memory = {"UCX_TLS": "sm,self"} if len(set(nodes)) == 1 else {}
+        return {**{name: str(value) for name, value in environ.items()}, **shared_memory}
+
+    async def fenced(self, brought: Any) -> list[Any]:
+        """What all ranks have brought."""
+        waiting: Future[list[Any]] = asyncio.run_coroutine_threadsafe(
+            self.fence.wait(brought), self.worker.loop.asyncio_loop
+        )
+        try:
+            return await asyncio.wrap_future(waiting)
+        except OSError as error:
+            raise self.seat.failed("alone", f"has lost rank 0, by whom all find each other: {error}") from error
+
+    async def serve_pmi(self, end: socket.socket) -> None:
+        """PMI's server for this rank, until the rank has ended."""
+        reader, writer = await asyncio.open_connection(sock=end)
+        with contextlib.suppress(ConnectionError):
+            while line := await reader.readline():
+                assert self.conversation is not None
+                answer = self.conversation.answer(line.decode())
+                if isinstance(answer, Barrier):
+                    answer = self.conversation.passed(await self.fenced(dict(answer.puts)))
+                if isinstance(answer, Abort):
+                    self.abort = answer.exit_status
+                else:
+                    writer.write(answer.encode())
+                    await writer.drain()
+
+    def check_world(self, size: int) -> None:
+        """Raises WorldFailed of a rank that believes itself in another world than the one it was started for."""
+        self.is_up = True
+        if size != self.seat.size:
+            raise WorldFailed(
+                f"{self.seat.size} ranks were started, but rank {self.seat.rank} on {self.host} found itself in a "
+                f"world of {size}\nits MPI library does not find the others by PMI-1: {self.library.splitlines()[0]}\n"
+                "give the workers an mpi4py for MPICH, Intel MPI or Open MPI: pip install mpi4py mpich"
+            )
+
+    # how it can fail
+
+    async def told(self, message: Message, parcel: Parcel | None) -> Exception:
+        """What the rank itself has told."""
+        kind, text, cause = message["kind"], message["text"].rstrip(), b""
+        if parcel:
+            with contextlib.suppress(Exception):
+                cause = Opened(parcel).value
+            parcel.close()
+        if kind == "mpi4py":
+            return WorldFailed(
+                f"rank {self.seat.rank} of {self.seat.size} on {self.host} has no MPI: {text}\n"
+                "install it for the workers: pip install mpi4py mpich, or load your site's MPI in their prologue"
+            )
+        return self.seat.raised(text, cause) if kind == "raised" else self.seat.failed(kind, text, cause)
+
+    async def how_it_ended(self, code: int) -> Exception:
+        """Of a rank that is gone without having told why."""
+        await self.all_output()
+        said = self.outputs["stderr"].last_lines()
+        evidence = f"\n{indented(said)}" if said else ""
+        if self.abort is not None:
+            return self.seat.failed("abort", f"called MPI_Abort, with {self.abort}{evidence}")
+        how = f"was killed by signal {-code} ({_signal_name(-code)})" if code < 0 else f"ended with exit status {code}"
+        if not self.is_up:
+            return WorldFailed(
+                f"rank {self.seat.rank} of {self.seat.size} on {self.host} {how} when it should join MPI's world"
+                f"{evidence}"
+            )
+        if self.result:
+            return self.seat.failed("finalize", f"{how} in MPI_Finalize, after its function had returned{evidence}")
+        hint = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
+        return self.seat.failed("died", f"{how}{hint}, before its function had returned{evidence}")
+
+    async def too_slow(self) -> Exception:
+        if not self.is_up:
+            return WorldFailed(
+                f"rank {self.seat.rank} of {self.seat.size} on {self.host} was not in MPI's world after "
+                f"{WORLD_WITHIN_S} s\n"
+                "the ranks' nodes may not reach each other by the network that MPI has chosen"
+            )
+        with contextlib.suppress(OSError):
+            os.kill(self.pid, signal.SIGUSR1)
+        await asyncio.sleep(STACK_WITHIN_S)
+        stack = os.pread(self.stack, 20_000, 0).decode(errors="replace")
+        where = indented(stack or "(it did not say)")
+        if self.result:
+            return self.seat.failed(
+                "waits", f"had its result, but waited for the others after {self.seat.timeout_s:g} s"
+            )
+        return self.seat.failed("hangs", f"had not ended after {self.seat.timeout_s:g} s; it was at\n{where}")
+
+
+def tell(worker: Worker, seat: Seat, what: str, **details: Any) -> None:
+    """To the caller."""
+    worker.log_event(seat.topic, {"run": seat.run, "rank": seat.rank, "what": what, **details})
+
+
+def is_wanted(worker: Worker, key: Any) -> bool:
+    """The caller still waits for this task, and its worker does not leave."""
+    task = worker.state.tasks.get(key)
+    is_here = worker.status in (Status.running, Status.paused, Status.closing_gracefully)
+    return task is not None and task.state in ("executing", "long-running") and is_here
+
+
+async def _beside(main: Coroutine[Any, Any, Any], *others: Coroutine[Any, Any, None]) -> Any:
+    """What the first returns; the others go on beside it, and what one of them raises ends it."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in (main, *others)]
+    pending = set(tasks)
+    try:
+        while not tasks[0].done():
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {tasks[0]}:
+                task.result()
+        return tasks[0].result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _readable(end: Line) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(end, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(end)
+
+
+async def _read(stream: asyncio.StreamReader, output: Output) -> None:
+    try:
+        while data := await stream.read(2**18):
+            output.add(data)
+    finally:
+        output.end()
+
+
+def _node(host: str) -> str:
+    """Ranks with the same share memory; two jobs on one host may each have a /dev/shm of their own."""
+    with contextlib.suppress(OSError):
+        return f"{host} {Path('/dev/shm').stat().st_dev}"
+    return host
+
+
+def _family(library: str) -> str:
+    """Which MPI libraries talk to each other."""
+    return "Open MPI" if "Open MPI" in library else "MPICH"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
