@@ -30,6 +30,7 @@ from rich.console import Console
 from hpclab.__about__ import __version__
 from hpclab.config import config_files, defaults, load
 from hpclab.errors import ConfigError, HpclabError, StoreError, TookTooLong, error_told
+from hpclab.fit import fit
 from hpclab.follow import follow
 from hpclab.growth import parse_shapes
 from hpclab.hosts.local import LocalHost
@@ -239,7 +240,7 @@ def _answer(host: LocalHost, path: str) -> dict[str, Any]:
 def _new_session(out: Answers, host: LocalHost, request: dict[str, Any]) -> Session:
     settings, _ = load(os.environ, config_files(os.environ), request["given"])
     if shapes := request["fit"]:
-        offers, best = Session.fit(host, settings, parse_shapes(shapes), notebook_dir=str(Path.home()))
+        offers, best = fit(host, settings, parse_shapes(shapes), notebook_dir=str(Path.home()))
         table = io.StringIO()
         Console(file=table, width=request["columns"]).print(offers_table(offers, best))
         with suppress(OSError):  # whoever is gone still gets the session

@@ -23,7 +23,7 @@ from hpclab.batch import parse_queue
 from hpclab.bookmarks import Bookmarks
 from hpclab.config import Setting, Settings, Source, config_files, defaults, load
 from hpclab.current import current_session
-from hpclab.elsewhere import NOT_FOR_THE_CLUSTER, OfSession, Repeatable, afar, place_of_session, settings_for
+from hpclab.elsewhere import NOT_FOR_THE_CLUSTER, OfScript, OfSession, Repeatable, afar, place_of_session, settings_for
 from hpclab.errors import (
     INTERRUPTED,
     CommandError,
@@ -34,11 +34,13 @@ from hpclab.errors import (
     TookTooLong,
     UnreadableOutput,
 )
+from hpclab.fit import fit as fit_shapes
 from hpclab.follow import follow
 from hpclab.growth import MOST_WORKERS, parse_shapes
 from hpclab.hosts.local import LocalHost
 from hpclab.interrupts import held_back
 from hpclab.place import place_of
+from hpclab.program import STDOUT, checked_program, ending, printed
 from hpclab.progress import Progress
 from hpclab.request import shaped
 from hpclab.session import ALIVE, Session
@@ -47,6 +49,7 @@ from hpclab.show import (
     config_table,
     connection_text,
     console,
+    detached_text,
     doctor_text,
     offers_table,
     sessions_table,
@@ -61,6 +64,8 @@ if TYPE_CHECKING:
 
 BY_HAND = ("slurm", "pbs")
 """The batch systems that scripts for submission by hand have directives for."""
+SIGNALLED = 128
+"""What shells add to the number of the signal that a program was killed by, for an exit status."""
 KEEP_LOOKS_EVERY_S = 10
 KEEP_GIVES_UP_AFTER = 60
 """Looks in a row that failed."""
@@ -116,6 +121,7 @@ def cli(debug: bool) -> None:
     hpclab start                   a session: JupyterLab and Dask in one job
     hpclab start --host LOGIN      the same, said on your laptop: with the tunnel to it
     hpclab add-worker              one more worker, again and again
+    hpclab run SCRIPT              a script as a batch job, with Dask
     hpclab status                  what runs, what waits and why
     hpclab stop                    the end of it all
     """
@@ -193,7 +199,7 @@ def start(
 def _fitted(settings: Settings, fit: str) -> Settings:
     """The settings with the shape that starts soonest; the comparison is shown."""
     with console(stderr=True).status("asking the batch system when each shape would start"):
-        offers, best = Session.fit(_host(), settings, parse_shapes(fit), notebook_dir=_here())
+        offers, best = fit_shapes(_host(), settings, parse_shapes(fit), notebook_dir=_here())
     console(stderr=True).print(offers_table(offers, best))
     return shaped(settings, best.shape)
 
@@ -217,8 +223,9 @@ def _interruptible(session: Session) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         state = session.describe()["state"]
-        click.echo(f"\ninterrupted; the session {session.name} is still {state}, and goes on\n", err=True)
-        click.echo(f"  hpclab attach {session.name}    follow it, and print how to connect", err=True)
+        what, again = ("run", "print its output again") if session.program else ("session", "print how to connect")
+        click.echo(f"\ninterrupted; the {what} {session.name} is still {state}, and goes on\n", err=True)
+        click.echo(f"  hpclab attach {session.name}    follow it, and {again}", err=True)
         click.echo(f"  hpclab stop {session.name}      cancel it", err=True)
         sys.exit(INTERRUPTED)
 
@@ -229,6 +236,62 @@ def _follow(session: Session, *, although_hopeless: bool = False) -> None:
     with progress.shown():
         for phase in follow(session, although_hopeless=although_hopeless):
             progress.tell(phase)
+
+
+@cli.command("run", cls=OfScript, context_settings={"allow_interspersed_args": False})
+@click.option("--name", default="", help="The run's name. [default: a new one]")
+@options.program
+@click.option("--detach", is_flag=True, help="Do not wait: say how to look, to follow and to cancel.")
+@options.environment
+@options.profile
+@options.host
+@click.argument("script")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def run_script(name: str, detach: bool, script: str, arguments: tuple[str, ...], **given: Any) -> None:
+    """Run a Python script with Dask as a batch job.
+
+    Submits it, follows it, prints what it prints, and ends with its exit status. What stands behind SCRIPT is the
+    script's own. The run goes on when this command is interrupted.
+
+    \b
+    --launch mpi    The script is run as by `mpiexec -n NTASKS python SCRIPT`.
+                    It calls hpclab.initialize(), or dask_mpi.initialize(): then
+                    one MPI rank is the Dask scheduler, one goes on with the
+                    script, and NTASKS - 2 are workers.
+    --launch file   All NTASKS are workers, with the whole of the job; scheduler
+                    and script run beside them. A plain Client() is connected;
+                    $HPCLAB_SCHEDULER_FILE is for Client(scheduler_file=...).
+    """
+    settings = _settings(**given)
+    if settings.host:
+        sys.exit(afar(place_of(settings, "", [])).run(click.get_current_context().meta["argv"]))
+    program = checked_program(_host(), script, arguments, folder=_here())
+    with held_back() as let_through:
+        session = Session.start(_host(), settings, name=name, notebook_dir=_here(), program=program)
+        if detach:
+            click.echo(detached_text(session.name, program.name), err=True)
+            return
+        with _interruptible(session):
+            let_through()
+            sys.exit(_followed_to_its_end(session))
+
+
+def _followed_to_its_end(session: Session, *, although_hopeless: bool = False) -> int:
+    """Print what a run's script prints; its exit status."""
+    _follow(session, although_hopeless=although_hopeless)
+    try:
+        for piece in printed(session):
+            stream = (sys.stdout if piece.stream == STDOUT else sys.stderr).buffer
+            stream.write(piece.data)
+            stream.flush()
+    except BrokenPipeError:
+        click.echo(f"nobody reads on; {session.name} goes on: see `hpclab status {session.name}`", err=True)
+        raise
+    exit_status = ending(session)
+    if exit_status > SIGNALLED:
+        assert session.program is not None
+        click.echo(f"hpclab: {session.program.name} was killed by signal {exit_status - SIGNALLED}", err=True)
+    return exit_status
 
 
 @cli.command("add-worker", cls=OfSession)
@@ -249,7 +312,7 @@ def add_worker(name: str | None, count: int, anyway: bool, as_json: bool, **give
 
     What is not given is as `hpclab start` had it. Many at once are one array job where the batch system has arrays.
     """
-    session = current_session(name)
+    session = current_session(name, to_grow=True)
     asked = _settings(**given)
     named = {key for key, value in given.items() if value is not None}
     record = session.request.worker_record(
@@ -275,7 +338,7 @@ def remove_worker(name: str | None, job_id: str) -> None:
 
     Then the job ends. One that is still queued is cancelled.
     """
-    click.echo(current_session(name).remove_worker(job_id))
+    click.echo(current_session(name, to_grow=True).remove_worker(job_id))
 
 
 @cli.command(cls=OfSession)
@@ -288,7 +351,7 @@ def scale(name: str | None, workers: int) -> None:
     Those of the main job count, and stay. To shrink, queued jobs are cancelled first; then idle workers hand over their
     data and leave.
     """
-    session = current_session(name)
+    session = current_session(name, to_grow=True)
     with _half_done(f"hpclab scale {workers} --session {session.name}"):
         click.echo(change_text(session.scale(workers)))
 
@@ -303,7 +366,7 @@ def keep(name: str | None, workers: int) -> None:
     Each is replaced ahead of its walltime's end, as early as the queue has lately taken. `hpclab start --keep N` does
     this within the main job.
     """
-    session = current_session(name)
+    session = current_session(name, to_grow=True)
     click.echo(f"keeping {counted(workers, 'added worker')} in {session.name}; Ctrl-C ends it, the workers stay")
     try:
         in_vain = 0
@@ -333,7 +396,7 @@ def relay(name: str | None) -> None:
     For sites where compute nodes may not submit jobs, and may not log in to the login node either: stay there with this
     command. `hpclab start --host` and `hpclab attach --host` on your own machine do the same while they are open.
     """
-    session = current_session(name)
+    session = current_session(name, to_grow=True)
     # a closed terminal must not end what has begun
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, _interrupted)
@@ -509,7 +572,8 @@ def prepare(name: str, **given: Any) -> None:
 def attach(name: str | None, host: str | None, as_json: bool, no_tunnel: bool, no_browser: bool, bell: bool) -> None:
     """Print again how to connect; from your own machine, open the tunnel again.
 
-    A session that is still coming up is followed first.
+    A session that is still coming up is followed first. Of a run, print what its script prints, from the beginning, and
+    end with its exit status.
     """
     if place := place_of_session(host, name or ""):
         from hpclab.afar import Wishes
@@ -518,10 +582,14 @@ def attach(name: str | None, host: str | None, as_json: bool, no_tunnel: bool, n
         afar(place, holds=not no_tunnel).attach(wishes)
         return
     session = current_session(name)
-    if session.describe()["state"] in ("queued", "held", "starting"):
+    if session.program and not as_json:
         with _interruptible(session):
-            _follow(session, although_hopeless=True)
-    session.check_running()
+            sys.exit(_followed_to_its_end(session, although_hopeless=True))
+    if not session.program:
+        if session.describe()["state"] in ("queued", "held", "starting"):
+            with _interruptible(session):
+                _follow(session, although_hopeless=True)
+        session.check_running()
     if bell:
         click.echo("\a", nl=False, err=True)
     described = session.describe_with_secrets()

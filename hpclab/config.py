@@ -80,6 +80,8 @@ class Settings:
     extra: tuple[str, ...]
     skip: tuple[str, ...]
     start_timeout_s: int
+    ntasks: int
+    launch: str
     host: str
     ssh: str
     remote_prologue: tuple[str, ...]
@@ -107,11 +109,12 @@ MEMORIES = {"memory", "scheduler_memory"}
 LEAST_MEMORY_BYTES = 256 * 2**20
 FLAGS = {"worker_walltime": "--walltime"}
 """Flags that are not called as their option; `add-worker --walltime` can mean only one."""
-COUNTS = {"workers", "cores", "nodes", "scheduler_cores", "workers_per_job", "most_queued"}
+COUNTS = {"workers", "ntasks", "cores", "nodes", "scheduler_cores", "workers_per_job", "most_queued"}
 COUNTS_FROM_0 = {"gpus", "keep", "local_slots"}
 LISTS = {"modules", "export", "prologue", "binds", "extra", "skip", "remote_prologue"}
 SWITCHES = {"arrays", "check_versions"}
 CHOICES = {
+    "launch": ("mpi", "file"),
     "ssh": ("auto", "paramiko", "openssh"),
     "bind": ("network", "loopback"),
     "slurm_memory": ("node", "cpu", "none"),

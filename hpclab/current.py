@@ -11,15 +11,15 @@ from hpclab.hosts.local import LocalHost
 from hpclab.session import Session
 
 
-def current_session(name: str | None = None, *, or_latest: bool = False) -> Session:
+def current_session(name: str | None = None, *, or_latest: bool = False, to_grow: bool = False) -> Session:
     """The named one, else the one that this process runs in, else the only one that is alive.
 
-    `or_latest` is for those who only look: else the last one that there was.
+    `or_latest` is for those who only look: else the last one that there was; `to_grow`: no run is meant.
     """
     host = LocalHost(os.environ)
     if name := name or os.environ.get("HPCLAB_SESSION"):
         return Session.open(host, defaults(), name)
-    return Session.only(host, defaults(), or_latest=or_latest)
+    return Session.only(host, defaults(), or_latest=or_latest, to_grow=to_grow)
 
 
 def dashboard_here(name: str) -> str:

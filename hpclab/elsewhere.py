@@ -33,6 +33,18 @@ class Repeatable(click.Command):
         return super().parse_args(ctx, args)
 
 
+class OfScript(Repeatable):
+    """A command with a script: what stands behind that is the script's own, whatever it looks like."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)
+        rest = super().parse_args(ctx, args)
+        if script := ctx.params.get("script"):
+            own = [script, *ctx.params["arguments"]]
+            ctx.meta["argv"] = [*without_host([self.name or "", *given[: -len(own)]]), *own]
+        return rest
+
+
 class OfSession(Repeatable):
     """A command about a session: where that is on a login node, the command is said there, and shown here."""
 

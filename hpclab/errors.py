@@ -13,7 +13,7 @@
   + StoreError              10   a file of the session cannot be read or written
   + NoSuchJob               11   the session has no such job
   + NotRunning              13   the session is not in a state for this
-    + IsRun                 13   it is a run, and no session with JupyterLab
+    + IsRun                 26   it is a run, and no session with JupyterLab
   + SiteUnfit               14   `hpclab doctor` has found a problem
   + Unreachable             15   a login node cannot be reached, or does not speak
     + ConnectionLost        16   the connection to it is gone
@@ -159,6 +159,8 @@ class NotRunning(HpclabError):
 
 class IsRun(NotRunning):
     """It is a run, and has no JupyterLab."""
+
+    exit_code = 26
 
 
 class SiteUnfit(HpclabError):

@@ -45,6 +45,11 @@ class SessionFolder:
         return self / "start-dask.sh"
 
     @property
+    def run_script(self) -> str:
+        """In place of both others where the session is a run."""
+        return self / "run.sh"
+
+    @property
     def worker_script(self) -> str:
         return self / "add-one-worker.sh"
 
@@ -131,11 +136,24 @@ class SessionFolder:
         return self / "activity.json"
 
     @property
+    def stdout(self) -> str:
+        """What the script of a run has printed."""
+        return self / "program/stdout"
+
+    @property
+    def stderr(self) -> str:
+        return self / "program/stderr"
+
+    def rank_end(self, rank: int) -> str:
+        """The exit status of an MPI rank of a run, when it has ended; on whatever node it was."""
+        return self / f"program/rank-{rank}"
+
+    @property
     def runtime(self) -> str:
         """Jupyter's runtime files."""
         return self / "jupyter"
 
     @property
     def subfolders(self) -> tuple[str, ...]:
-        names = ("tls", "scripts", "jobs", "events", "logs", "retire", "reverse", "relay", "jupyter")
+        names = ("tls", "scripts", "jobs", "events", "logs", "retire", "reverse", "relay", "jupyter", "program")
         return tuple(self / name for name in names)

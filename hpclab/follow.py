@@ -1,4 +1,4 @@
-"""Following a session's start, step by step, until JupyterLab answers or it is certain that it will not."""
+"""Following a start, step by step, until JupyterLab answers or a run's script begins, or it is certain not to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLACE_AFTER_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One step of a start: `what` is queued, running, scheduler or jupyter; seconds since the submission."""
+    """One step of a start: `what` is queued, running, scheduler, jupyter or script; seconds since the submission."""
 
     what: str
     text: str
@@ -30,7 +30,7 @@ class Phase:
 
 
 def follow(session: Session, *, although_hopeless: bool = False, poll_s: float = 0.05) -> Iterator[Phase]:
-    """Every step until JupyterLab is up.
+    """Every step until JupyterLab is up, or the script has begun.
 
     Raises JobEnded with the reason and the log, NotRunning of a job that waits in vain, or TookTooLong. The time limit
     counts from when the job runs: a queue may take as long as it takes.
@@ -42,7 +42,7 @@ def follow(session: Session, *, although_hopeless: bool = False, poll_s: float =
     while True:
         now = time.time()
         # before the events, so that those that led to it are told
-        is_up = session.is_connected(job_id)
+        is_up = session.is_up(job_id)
         phases = _phases(session.events(job_id), begin)
         running_since = running_since or (now if phases else None)
         yield from (phase for phase in phases if phase.what not in told)
@@ -66,10 +66,17 @@ def follow(session: Session, *, although_hopeless: bool = False, poll_s: float =
                 yield Phase(what="queued", text=text, elapsed_s=now - begin)
         if running_since and now - running_since > session.start_timeout_s + JOB_TELLS_FIRST_S:
             raise TookTooLong(
-                f"job {job_id} runs, but JupyterLab was not up within {session.start_timeout_s:.0f} s\n"
+                f"job {job_id} runs, but {_awaited(session)[1]} within {session.start_timeout_s:.0f} s\n"
                 f"it goes on: see `hpclab why --session {session.name}`, or end it with `hpclab stop {session.name}`"
             )
         time.sleep(poll_s)
+
+
+def _awaited(session: Session) -> tuple[str, str]:
+    """What a start waits for: what was to come, and that it has not come."""
+    if session.program:
+        return f"{session.program.name} began", f"{session.program.name} did not begin"
+    return "JupyterLab was up", "JupyterLab was not up"
 
 
 def _waiting(status: JobStatus, place: Place | None, now: float) -> str:
@@ -89,7 +96,7 @@ def _ended(session: Session, job_id: str) -> str:
     if not session.events(job_id):
         return f"the main job {job_id} ended before it began: {reason}\nits story: hpclab why --session {session.name}"
     return (
-        f"the main job {job_id} ended before JupyterLab was up: {reason}\n"
+        f"the main job {job_id} ended before {_awaited(session)[0]}: {reason}\n"
         f"  the last lines of its log:\n{tail or '    (empty)'}\n"
         f"the whole log: hpclab logs --session {session.name}"
     )
@@ -102,7 +109,13 @@ def _in_vain(name: str, job_id: str, status: JobStatus) -> str:
     )
 
 
-_STEPS = {"started": "running", "prologue": "prologue", "scheduler": "scheduler", "jupyter": "jupyter"}
+_STEPS = {
+    "started": "running",
+    "prologue": "prologue",
+    "scheduler": "scheduler",
+    "jupyter": "jupyter",
+    "script": "script",
+}
 
 
 def _phases(events: Sequence[Event], begin: float) -> list[Phase]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum, IntEnum
+from pathlib import PurePosixPath
 from typing import Any
 
 
@@ -157,6 +159,37 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Program:
+    """The script of a run: what `python SCRIPT ARGUMENTS` would run in that folder."""
+
+    script: str
+    folder: str
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The script, for sentences."""
+        return PurePosixPath(self.script).name
+
+    @property
+    def path(self) -> str:
+        """Of the script, wherever one is."""
+        return str(PurePosixPath(self.folder) / self.script)
+
+    def to_text(self) -> str:
+        """On one line, whatever is in it: it goes through job scripts and launchers."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_dict(given: Mapping[str, Any]) -> Program:
+        """Raises KeyError, TypeError or ValueError when it is none."""
+        texts = [given["script"], given["folder"], *given["arguments"]]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{given} is no program")
+        return Program(script=texts[0], folder=texts[1], arguments=tuple(texts[2:]))
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobRecord:
     """What a job of a session is for and has asked for; cores and memory are those of one worker."""
 
@@ -201,6 +234,8 @@ class JobExit(IntEnum):
     WRONG_WORLD = 48
     WRONG_VERSIONS = 49
     NOT_JOINED = 50
+    SCRIPT_NEVER_BEGAN = 51
+    SCRIPT_LOST = 52
     TERMINATED = 143
 
     @property
@@ -221,6 +256,8 @@ _MEANING = {
     JobExit.WRONG_WORLD: "the MPI launcher did not bring its ranks together",
     JobExit.NOT_JOINED: "its Dask worker could not join the session",
     JobExit.WRONG_VERSIONS: "the job's Python or Dask is another one than the session's",
+    JobExit.SCRIPT_NEVER_BEGAN: "the script did not begin",
+    JobExit.SCRIPT_LOST: "the script ended without a word",
     JobExit.TERMINATED: "it was told to end (cancelled, or its walltime was reached)",
 }
 

@@ -32,20 +32,36 @@ def list_option(name: str, key: str, *, metavar: str, help: str) -> Callable[[An
     )
 
 
-resources = options(
-    click.option(
-        "-q", "--queue", metavar="SYSTEM[:QUEUE]", help="The batch system, and a queue of it. [default: auto]"
-    ),
-    click.option("-N", "--nodes", metavar="N", help="Nodes of the main job."),
-    click.option("-w", "--workers", metavar="N", help="Dask workers in the main job."),
+queue = click.option(
+    "-q", "--queue", metavar="SYSTEM[:QUEUE]", help="The batch system, and a queue of it. [default: auto]"
+)
+of_each_worker = options(
     click.option("-c", "--cores", metavar="N", help="Cores of each worker."),
     click.option("-m", "--memory", metavar="SIZE", help="Memory of each worker, such as 4G."),
     click.option("-G", "--gpus", metavar="N", help="GPUs of each worker."),
-    click.option("-t", "--walltime", metavar="TIME", help="How long the session may run, such as 2h or 1:30:00."),
+)
+of_site = options(
     click.option("-A", "--account", metavar="NAME", help="Whom the time is charged to."),
     click.option("--qos", metavar="NAME", help="Quality of service."),
     click.option("--constraint", metavar="TEXT", help="What the nodes must have, in the batch system's words."),
     click.option("--interface", metavar="NAME", help="The network for Dask, such as ib0."),
+)
+resources = options(
+    queue,
+    click.option("-N", "--nodes", metavar="N", help="Nodes of the main job."),
+    click.option("-w", "--workers", metavar="N", help="Dask workers in the main job."),
+    of_each_worker,
+    click.option("-t", "--walltime", metavar="TIME", help="How long the session may run, such as 2h or 1:30:00."),
+    of_site,
+)
+program = options(
+    queue,
+    click.option("-n", "--ntasks", metavar="N", help="Tasks, see above. [default: 4]"),
+    click.option("-N", "--nodes", metavar="N", help="Nodes to spread them over. [default: 1]"),
+    of_each_worker,
+    click.option("-t", "--walltime", metavar="TIME", help="How long the script may run, such as 2h or 1:30:00."),
+    of_site,
+    click.option("--launch", metavar="HOW", help="mpi or file, see above. [default: mpi]"),
 )
 environment = options(
     list_option("--module", "modules", metavar="NAME", help="Load a module; may be given again."),

@@ -11,13 +11,16 @@ from hpclab.config import Settings
 from hpclab.environment import Environment
 from hpclab.errors import ConfigError
 from hpclab.folder import SessionFolder
-from hpclab.job import Chunk, JobRecord, JobSpec, Shape
+from hpclab.job import Chunk, JobRecord, JobSpec, Program, Shape
 from hpclab.script import hand_script, job_script
+
+PROGRAM_RANKS = 2
+"""Of a run by `--launch mpi`, for the Dask scheduler and the script."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The scripts of one session's jobs."""
+    """The scripts of one session's jobs; those of a run are one job's."""
 
     folder: SessionFolder
     system: str
@@ -25,6 +28,8 @@ class Request:
     settings: Settings
     python: str
     """hpclab's own on that host, for jobs that name no other."""
+    program: Program | None = None
+    """A run's; None: the main job has JupyterLab."""
     versions: str = ""
     """Those of hpclab's own environment, which the job's must not differ from; empty: they may."""
 
@@ -33,11 +38,28 @@ class Request:
         s = self.settings
         return JobRecord(
             role="main",
-            workers=max(s.workers, s.nodes - 1),
+            workers=self._program_workers if self.program else max(s.workers, s.nodes - 1),
             cores=s.cores,
             memory_bytes=s.memory_bytes,
             walltime_s=s.walltime_s,
             gpus=s.gpus,
+        )
+
+    @property
+    def _program_workers(self) -> int:
+        s = self.settings
+        others = PROGRAM_RANKS if s.launch == "mpi" else 0
+        least = max(1, s.nodes - bool(others))
+        if s.ntasks - others >= least:
+            return s.ntasks - others
+        if others and s.nodes == 1:
+            raise ConfigError(
+                f"--ntasks {s.ntasks} is too few: one MPI rank is the Dask scheduler, one the script, the others workers\n"
+                f"ask for --ntasks {others + least} or more, or say --launch file, where all tasks are workers"
+            )
+        raise ConfigError(
+            f"--ntasks {s.ntasks} is too few for --nodes {s.nodes}: some would have nothing to do\n"
+            f"ask for --ntasks {others + least} or more, or for fewer nodes"
         )
 
     def worker_record(
@@ -61,14 +83,23 @@ class Request:
         )
 
     def main_chunks(self) -> tuple[Chunk, ...]:
-        """A small one for the scheduler and JupyterLab, so that no large one idles for them; then the workers'."""
+        """A small one for the scheduler and JupyterLab, so that no large one idles for them; then the workers'.
+
+        A run's scheduler and script have each such a part, or are beside the workers.
+        """
         s = self.settings
-        first = Chunk(count=1, cores=s.scheduler_cores, memory_bytes=s.scheduler_memory_bytes)
+        if self.program and s.launch == "file":
+            return (_workers(self.main_record),)
+        count = PROGRAM_RANKS if self.program else 1
+        first = Chunk(count=count, cores=s.scheduler_cores, memory_bytes=s.scheduler_memory_bytes)
         return first, _workers(self.main_record)
 
     def main_script(self) -> str:
         s = self.settings
-        program = self._program("main_job", self._main_arguments())
+        if self.program:
+            program = self._program("program", self._program_arguments(self.program))
+        else:
+            program = self._program("main_job", self._main_arguments())
         return self._job_script(self.main_record, self.main_chunks(), program, nodes=s.nodes)
 
     def worker_script(self, record: JobRecord) -> str:
@@ -103,6 +134,19 @@ class Request:
             *(["--keep", str(s.keep)] if s.keep else []),
             *(["--bind", s.bind] if s.bind != "network" else []),
             *(["--expect-versions", self.versions] if self.versions else []),
+        ]
+
+    def _program_arguments(self, program: Program) -> list[str]:
+        s = self.settings
+        return [
+            *["--launch", s.launch, "--tasks", str(s.ntasks), "--system", self.system],
+            *["--nthreads", str(s.cores), "--memory", str(s.memory_bytes)],
+            *(["--gpus", str(s.gpus)] if s.gpus else []),
+            *["--death-timeout", str(s.death_timeout_s), "--start-timeout", str(s.start_timeout_s)],
+            *["--interface", self.interface, "--mpiexec", s.mpiexec],
+            *(["--nodes", str(s.nodes)] if s.nodes > 1 else []),
+            *(["--expect-versions", self.versions] if self.versions else []),
+            *["--program", program.to_text()],
         ]
 
     def _worker_arguments(self, record: JobRecord) -> list[str]:

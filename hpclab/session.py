@@ -18,6 +18,7 @@ from hpclab.detection import VERSIONS_COMMAND, detected, the_one
 from hpclab.errors import (
     ConfigError,
     HpclabError,
+    IsRun,
     NoSuchJob,
     NoSuchSession,
     NotFromHere,
@@ -25,7 +26,6 @@ from hpclab.errors import (
     SessionExists,
     StoreError,
     TookTooLong,
-    UnreadableOutput,
 )
 from hpclab.event import Event
 from hpclab.folder import SessionFolder
@@ -33,21 +33,19 @@ from hpclab.growth import (
     FAILURES_IN_A_ROW,
     Change,
     Demand,
-    Offer,
     adapted,
     failing,
     kept,
     replacement_lead_s,
     scaled,
-    soonest,
 )
 from hpclab.hosts import Host
 from hpclab.interrupts import held_back
-from hpclab.job import JobRecord, JobState, JobStatus, Place, Shape
+from hpclab.job import JobRecord, JobState, JobStatus, Place, Program
 from hpclab.jobqueue import JobQueue
 from hpclab.names import check_name, new_name
 from hpclab.relay import Cancel, Carrier, Submit, Wish, ask
-from hpclab.request import Request, shaped
+from hpclab.request import Request
 from hpclab.statuses import job_statuses, knows_jobs_here, open_jobs
 from hpclab.store import Activity, Jobs, SessionRecord, Store, WorkerSeen
 from hpclab.units import counted
@@ -56,6 +54,7 @@ from hpclab.view import (
     SCHEDULER_SILENT_S,
     SILENT_S,
     JobView,
+    ProgramView,
     SessionView,
     last_run,
     lost_status,
@@ -103,7 +102,17 @@ class Session:
             partition=record.partition,
             settings=record.settings,
             python=host.python,
+            program=record.program,
         )
+
+    @property
+    def program(self) -> Program | None:
+        """A run's; None: it is a session with JupyterLab."""
+        return self._record.program
+
+    @property
+    def queue(self) -> JobQueue:
+        return self._queue
 
     @property
     def name(self) -> str:
@@ -114,14 +123,19 @@ class Session:
         return self._store.folder(self.name)
 
     @staticmethod
-    def start(host: Host, settings: Settings, *, name: str = "", notebook_dir: str) -> Session:
-        """Make the folder and its scripts, and submit the main job. When that fails, nothing is left."""
+    def start(
+        host: Host, settings: Settings, *, name: str = "", notebook_dir: str, program: Program | None = None
+    ) -> Session:
+        """Make the folder and its scripts, and submit the main job; with a program it is a run, and has one job.
+
+        When that fails, nothing is left.
+        """
         store = Store(host, settings)
         record = _new_record(store, settings, host, name=name, notebook_dir=notebook_dir)
-        session = Session(host, store, record)
+        session = Session(host, store, replace(record, program=program))
         session._make()
         try:
-            session._submit(session.folder.start_script, session.request.main_record)
+            session._submit(session._main_script, session.request.main_record)
         except BaseException:
             store.remove(record.name)
             raise
@@ -131,54 +145,6 @@ class Session:
         """That of the main job, which compares its versions with those of the environment that makes the script."""
         versions = in_words(self._host.versions) if self._record.settings.check_versions else ""
         return replace(self.request, versions=versions).main_script()
-
-    @staticmethod
-    def fit(host: Host, settings: Settings, shapes: Sequence[Shape], *, notebook_dir: str) -> tuple[list[Offer], Offer]:
-        """When a main job of each shape would start, and the soonest. Nothing is submitted.
-
-        Raises NotRunning when none would start, in the batch system's words.
-        """
-        sessions = {
-            shape: Session.planned(host, shaped(settings, shape), notebook_dir=notebook_dir) for shape in shapes
-        }
-        first = sessions[shapes[0]]
-        if not first._queue.can_estimate:
-            raise ConfigError(
-                f"{first._record.system} cannot say when a job would start before it is submitted\n"
-                "leave --fit out, and say --nodes and --cores"
-            )
-        nodes = first._nodes_there()
-        offers = [session._offer(shape, nodes) for shape, session in sessions.items()]
-        best = soonest(offers)
-        if best is None:
-            told = "\n".join(f"  {offer.shape}: {offer.refusal}" for offer in offers)
-            raise NotRunning(f"none of these shapes would start\n{told}\nnothing was submitted")
-        return offers, best
-
-    def _nodes_there(self) -> int:
-        """How many the queue has; 0: not told."""
-        try:
-            queues = self._queue.queues()
-        except HpclabError:
-            return 0
-        wanted = self._record.partition
-        return next((queue.nodes for queue in queues if (queue.name == wanted if wanted else queue.is_default)), 0)
-
-    def _offer(self, shape: Shape, nodes: int) -> Offer:
-        """When a job of this session's shape would start, where the queue has so many nodes."""
-        if nodes and shape.nodes > nodes:
-            # of the parts of a heterogeneous job Slurm says when each would start without the others
-            return Offer(shape=shape, start_time=None, refusal=f"there are {counted(nodes, 'node')}")
-        folder = f"{self._host.home}/fit-{self.name}"
-        path = f"{folder}/start-dask.sh"
-        self._host.make_folder(folder)
-        try:
-            self._host.write(path, self.start_script(), mode=0o700)
-            return Offer(shape=shape, start_time=self._queue.expected_start(path))
-        except UnreadableOutput as error:
-            return Offer(shape=shape, start_time=None, refusal=str(error))
-        finally:
-            self._host.remove_tree(folder)
 
     def _submit(self, script: str, record: JobRecord, count: int = 1) -> list[str]:
         """The jobs' ids; where this host may not submit, somebody who may is asked to do it."""
@@ -237,11 +203,14 @@ class Session:
             )
         return job_ids
 
+    @property
+    def _main_script(self) -> str:
+        return self.folder.run_script if self.program else self.folder.start_script
+
     def _make(self) -> None:
-        scripts = {
-            self.folder.start_script: self.start_script(),
-            self.folder.worker_script: self.request.worker_script(self.request.worker_record()),
-        }
+        scripts = {self._main_script: self.start_script()}
+        if not self.program:
+            scripts[self.folder.worker_script] = self.request.worker_script(self.request.worker_record())
         self._store.make(self._record, new_credentials(self.name), scripts)
 
     @staticmethod
@@ -280,9 +249,16 @@ class Session:
         return Session(host, store, store.session(check_name(name)))
 
     @staticmethod
-    def only(host: Host, settings: Settings, *, or_latest: bool = False) -> Session:
-        """The one session that is alive, for commands that name none; for those that only look, else the latest."""
-        sessions = [(session, view) for session, view in Session._views(host, settings) if session]
+    def only(host: Host, settings: Settings, *, or_latest: bool = False, to_grow: bool = False) -> Session:
+        """The one session that is alive, for commands that name none; for those that only look, else the latest.
+
+        A run is not meant by those that make it grow.
+        """
+        sessions = [
+            (session, view)
+            for session, view in Session._views(host, settings)
+            if session and not (to_grow and session.program)
+        ]
         alive = [(session, view) for session, view in sessions if view.state in ALIVE]
         if len(alive) == 1:
             return alive[0][0]
@@ -345,6 +321,14 @@ class Session:
         if not self._asks(self._record.system):
             raise NotRunning(f"the session {self.name} is on {self._record.host}\nsay this there")
 
+    def _check_grows(self) -> None:
+        self._check_here()
+        if self.program:
+            raise NotRunning(
+                f"{self.name} is a run of {self.program.name}: it has the workers that it was submitted with\n"
+                f"for more of them: hpclab stop {self.name}, then hpclab run with more --ntasks"
+            )
+
     def _view(self, jobs: Jobs) -> SessionView:
         statuses = self._statuses(jobs)
         over = self._store.over(self.name)
@@ -355,18 +339,25 @@ class Session:
             connection = None  # left over from something else
         now, activity = time.time(), self.activity
         scheduler_silent_s = self._scheduler_silent_s(activity)
+        main_events = jobs[main_id][2] if main_id else []
+        launch = self._record.settings.launch
+        program = ProgramView.of(self.program, launch, main_events) if self.program else None
         state, reason = session_state(
             true.get(main_id),
-            connected=connection is not None,
+            connected=program.has_begun if program else connection is not None,
             over=over,
             silent_s=self._silent_s(),
-            scheduler_silent_s=scheduler_silent_s,
-            was_up=any(event.what == "jupyter" for event in jobs[main_id][2]) if main_id else False,
-            again=any(event.what == "again" for event in last_run(jobs[main_id][2])) if main_id else False,
-            has_run=bool(main_id and jobs[main_id][2]),
+            # a script may shut its scheduler down, and go on
+            scheduler_silent_s=0.0 if program else scheduler_silent_s,
+            was_up=any(event.what == "jupyter" for event in main_events),
+            again=any(event.what == "again" for event in last_run(main_events)),
+            has_run=bool(main_events),
+            of_what="the script had done" if program else "ran in its notebooks",
         )
         is_up = state in ("running", "unknown")
         roster = self._store.roster(self.name) if is_up else {}
+        if program:  # whatever names the script has given them
+            roster = {f"{main_id}-{name.rpartition('-')[2]}": seen for name, seen in roster.items()}
         joined = workers_by_job(roster, jobs)
         busy = workers_by_job([name for name, seen in roster.items() if seen.busy], jobs)
         # what it told long ago is not in use now
@@ -401,6 +392,7 @@ class Session:
             connection=connection if is_up else None,
             now=now,
             busy_core_s=activity.busy_core_s,
+            program=program,
         )
 
     @property
@@ -469,8 +461,14 @@ class Session:
         """What a job has told of itself."""
         return self._store.events(self.name, job_id)
 
-    def is_connected(self, job_id: str) -> bool:
-        """JupyterLab answers, that of this main job."""
+    def printed(self, path: str, offset: int) -> bytes:
+        """What a run's script has printed into its `stdout` or `stderr`, from a byte on; a piece of it."""
+        return self._store.printed(path, offset)
+
+    def is_up(self, job_id: str) -> bool:
+        """JupyterLab answers, that of this main job; or its script has begun."""
+        if self.program:
+            return any(event.what == "script" for event in last_run(self.events(job_id)))
         connection = self._store.connection(self.name)
         return connection is not None and connection.job_id == job_id
 
@@ -525,6 +523,11 @@ class Session:
 
     def check_running(self) -> None:
         """Raises NotRunning when there is nothing to connect to."""
+        if self.program:
+            raise IsRun(
+                f"{self.name} is a run of {self.program.name}, and has no JupyterLab to connect to\n"
+                f"follow it with `hpclab attach {self.name}` there"
+            )
         view = self.view()
         if view.connection is None:
             raise NotRunning(_not_running(view))
@@ -535,7 +538,7 @@ class Session:
         What was submitted before one is refused stays. Raises NotRunning when the session has ended, when the last
         three worker jobs have failed to start, or when too many would wait in the queue.
         """
-        self._check_here()
+        self._check_grows()
         view = self.view()
         if view.state not in ALIVE:
             raise NotRunning(_not_running(view))
@@ -574,7 +577,7 @@ class Session:
 
     def scale(self, workers: int) -> Change:
         """Meet a number of Dask workers in all: submit what lacks, or cancel queued jobs, then retire idle workers."""
-        self._check_here()
+        self._check_grows()
         view = self.view()
         if view.state not in ALIVE:
             raise NotRunning(_not_running(view))
@@ -592,7 +595,7 @@ class Session:
 
     def keep(self, workers: int) -> Change:
         """One look at whether `workers` added ones are there or coming; submits what lacks."""
-        self._check_here()
+        self._check_grows()
         view = self.view()
         if view.state not in ALIVE:
             raise NotRunning(_not_running(view))
@@ -606,7 +609,7 @@ class Session:
 
     def adapt(self, demand: Demand, *, minimum: int, maximum: float, idle_s: float) -> Change:
         """One look at whether there are as many workers as Dask's load asks for; see `growth.adapted`."""
-        self._check_here()
+        self._check_grows()
         view = self.view()
         if view.state not in ALIVE:
             raise NotRunning(_not_running(view))
@@ -627,7 +630,7 @@ class Session:
 
     def remove_worker(self, job_id: str) -> str:
         """Let the workers of a job hand over their data and leave, then see that the job is gone. What was done."""
-        self._check_here()
+        self._check_grows()
         job = self.job(job_id)
         if job.record.role == "main":
             raise NotRunning(

@@ -110,6 +110,17 @@ def interrupted_text(name: str, destination: str, *, is_up: bool) -> str:
     )
 
 
+def detached_text(name: str, script: str) -> str:
+    """What a run that nobody waits for is called, and how to go on."""
+    commands = (
+        ("status", "whether it waits or runs"),
+        ("attach", "follow it: what it prints, and its exit status"),
+        ("stop", "cancel it"),
+    )
+    lines = [f"{name} was submitted, to run {script}", ""]
+    return "\n".join(lines + [f"  hpclab {command} {name}    {meaning}" for command, meaning in commands])
+
+
 def status_text(described: dict[str, Any]) -> Group:
     from rich.console import Group
     from rich.text import Text
@@ -118,6 +129,8 @@ def status_text(described: dict[str, Any]) -> Group:
     head = Text.assemble((described["name"], "bold"), "  ", (state, COLOURS.get(state, "")))
     for part in _facts(described):
         head.append(f" · {part}")
+    if program := described["program"]:
+        head.append(f"\n{shlex.join([program['script'], *program['arguments']])}", "dim")
     main = next((job for job in reversed(described["jobs"]) if job["role"] == "main"), described)
     if described["reason"] not in ("", state):
         head.append(f"\n{reason_text(main) if state == 'queued' else described['reason']}")
@@ -130,7 +143,7 @@ def _facts(described: dict[str, Any]) -> list[str]:
     facts = [f"on {described['node']}"] if described["node"] else []
     if described["time_left_s"] is not None:
         left_s = described["time_left_s"]
-        is_short = left_s < SHORT_S and described["state"] == "running"
+        is_short = left_s < SHORT_S and described["state"] == "running" and not described["program"]
         facts.append(f"{format_duration(left_s)} left" + (": save your notebooks" if is_short else ""))
     workers = described["workers"]
     if described["state"] == "running":
@@ -185,10 +198,11 @@ def _likeness(job: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def sessions_table(found: Sequence[dict[str, Any]]) -> Group:
-    """With a column for the host where one is told."""
+    """With a column for the host where one is told, and one for the script where there are runs."""
     from rich.console import Group
 
     has_hosts = any("host" in described for described in found)
+    has_runs = any(described.get("program") for described in found)
     rows = [
         (
             described["name"],
@@ -198,13 +212,21 @@ def sessions_table(found: Sequence[dict[str, Any]]) -> Group:
             _short_name(described["node"]),
             str(described["workers"]["joined"]) if described["state"] == "running" else "",
             _left(described),
+            *([_script_name(described)] if has_runs else []),
         )
         for described in found
     ]
     columns = ("session", *(["host"] if has_hosts else []), "state", "queue", "node", "workers", "left")
     last = len(columns)
-    table = _table(columns, rows, right=(last - 2, last - 1), shrink=(1, last - 4, last - 3) if has_hosts else (2, 3))
+    shrink = (1, last - 4, last - 3) if has_hosts else (2, 3)
+    columns += ("script",) if has_runs else ()
+    table = _table(columns, rows, right=(last - 2, last - 1), shrink=(*shrink, last))
     return Group(table, _reasons([(described["name"], described) for described in found]))
+
+
+def _script_name(described: dict[str, Any]) -> str:
+    program = described.get("program")
+    return program["script"].rpartition("/")[2] if program else ""
 
 
 def _reasons(told: Sequence[tuple[str, dict[str, Any]]]) -> Text:

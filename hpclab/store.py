@@ -18,7 +18,7 @@ from hpclab.errors import NoSuchSession, SessionExists, StoreError, UnreadableOu
 from hpclab.event import Event, from_lines
 from hpclab.folder import SessionFolder
 from hpclab.hosts import Host
-from hpclab.job import JobRecord, JobState, JobStatus
+from hpclab.job import JobRecord, JobState, JobStatus, Program
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,8 @@ class SessionRecord:
     host: str
     """Where it was made. The job ids of `local` mean something there alone, though homes are shared."""
     settings: Settings
+    program: Program | None = None
+    """That of a run; None: it is a session with JupyterLab."""
 
     def to_text(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
@@ -51,6 +53,7 @@ class SessionRecord:
             partition=str(given["partition"]),
             host=str(given.get("host", "")),
             settings=_settings(given["settings"], defaults),
+            program=Program.from_dict(given["program"]) if given.get("program") else None,
         )
 
 
@@ -72,6 +75,9 @@ def _settings(given: dict[str, Any], defaults: Settings) -> Settings:
 LONG_LINE_BYTES = 2000
 LONGEST_TAIL_BYTES = 4 * 2**20
 """Of a log: more is nothing that one would look through in a page."""
+
+PIECE_BYTES = 2**20
+"""Of what a script has printed: nobody holds all of it in memory."""
 
 Jobs = dict[str, tuple[JobRecord, float | None, list[Event]]]
 """The jobs of a session by id: what each is, when it was submitted (unless by hand), and its events."""
@@ -316,6 +322,13 @@ class Store:
             return self._host.read_from(self.folder(name).log(job_id), offset)
         except OSError:
             return "", 0
+
+    def printed(self, path: str, offset: int) -> bytes:
+        """A piece of a file as it is; empty when there is no more of it (yet)."""
+        try:
+            return self._host.read_piece(path, offset, PIECE_BYTES)
+        except OSError:
+            return b""
 
     def _text(self, path: str) -> str:
         """Empty when there is none."""

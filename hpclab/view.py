@@ -20,7 +20,7 @@ from hpclab.connection import (
     tunnel_argv,
 )
 from hpclab.event import Event
-from hpclab.job import JobExit, JobRecord, JobState, JobStatus, exit_meaning
+from hpclab.job import JobExit, JobRecord, JobState, JobStatus, Program, exit_meaning
 from hpclab.units import format_duration
 
 
@@ -84,6 +84,39 @@ class JobView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProgramView:
+    """The script of a run, and how far it is."""
+
+    program: Program
+    launch: str
+    has_begun: bool
+    exit_status: int | None
+    """The script's own; None: it has not ended, or without a word."""
+
+    @staticmethod
+    def of(program: Program, launch: str, events: Sequence[Event]) -> ProgramView:
+        """By what its job has told."""
+        events = last_run(events)
+        ended = script_end(events)
+        has_begun = any(event.what == "script" for event in events)
+        return ProgramView(program=program, launch=launch, has_begun=has_begun, exit_status=ended)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "script": self.program.script,
+            "arguments": list(self.program.arguments),
+            "launch": self.launch,
+            "exit_status": self.exit_status,
+        }
+
+
+def script_end(events: Sequence[Event]) -> int | None:
+    """The exit status of a run's script, as soon as it has ended."""
+    told = next((event.details.get("exit_status") for event in reversed(events) if event.what == "script_ended"), None)
+    return told if isinstance(told, int) else None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SessionView:
     """One session, now."""
 
@@ -101,6 +134,8 @@ class SessionView:
     now: float
     busy_core_s: float | None = None
     """How long tasks have run, summed over the workers' cores. None: not known."""
+    program: ProgramView | None = None
+    """A run's; None: it is a session with JupyterLab."""
 
     @property
     def main(self) -> JobView | None:
@@ -120,6 +155,7 @@ class SessionView:
             "state": self.state,
             "reason": self.reason,
             "queue": self.queue,
+            "program": self.program and self.program.describe(),
             "node": here.node if here else main.status.node if main else "",
             "jupyter_url": here and jupyter_url(LOOPBACK, here.jupyter_port if on_node else JUPYTER_PORT, token),
             "dashboard_url": here
@@ -183,12 +219,16 @@ def true_status(status: JobStatus, events: Sequence[Event], *, over: str = "") -
     reasons = {event.what: event.details.get("reason") for event in events}
     told = reasons.get("failed") or reasons.get("ending")
     never_began = any(event.what == "failed" for event in events)
-    good = code == JobExit.OK or (code == JobExit.SESSION_OVER and not never_began)
+    # an exit status of a run's script is the script's, and means nothing of ours
+    is_script = script_end(events) == code
+    good = code == JobExit.OK or (code == JobExit.SESSION_OVER and not (never_began or is_script))
     if status.state in (JobState.UNKNOWN, JobState.GONE):
         state = JobState.DONE if good else JobState.FAILED
         return replace(status, state=state, reason=told or exit_meaning(code), exit_status=code, end_time=exited.time)
     if status.state is JobState.RUNNING:
         return replace(status, state=JobState.COMPLETING)
+    if status.state is JobState.DONE and is_script:
+        return replace(status, reason=str(told))
     if status.state is JobState.FAILED and good:
         return replace(status, state=JobState.DONE, reason=str(told or exit_meaning(code)))
     if status.state is JobState.FAILED and code != JobExit.TERMINATED:
@@ -258,19 +298,20 @@ def session_state(
     again: bool = False,
     has_run: bool = False,
     was_up: bool = False,
+    of_what: str = "ran in its notebooks",
 ) -> tuple[str, str]:
     """The session's state in a word, and its reason.
 
     `silent_s` is how long its main job has shown no pulse, `scheduler_silent_s` its scheduler no sign of life; `again`:
     the batch system has started it anew; `has_run`: it has run at all, and if it waits, it is to be started anew;
-    `was_up`: JupyterLab was up.
+    `was_up`: JupyterLab was up; `of_what`: what is lost when it begins anew.
     """
     if main is None:
         return ("ended", over) if over else ("unknown", "its main job left no record")
     if main.state is JobState.RUNNING:
         reason = main.reason
         if again:
-            reason = f"started again by the batch system on {main.node}: what ran in its notebooks is lost"
+            reason = f"started again by the batch system on {main.node}: what {of_what} is lost"
         if connected and scheduler_silent_s > SCHEDULER_SILENT_S:
             silence = format_duration(scheduler_silent_s)
             reason = f"no sign of life from its Dask scheduler for {silence}: it is too busy to answer, or hangs"
@@ -285,7 +326,7 @@ def session_state(
     if main.state is JobState.PENDING and has_run:
         return (
             "queued",
-            f"put back into the queue by the batch system: what ran in its notebooks is lost ({main.reason})",
+            f"put back into the queue by the batch system: what {of_what} is lost ({main.reason})",
         )
     return _SESSION_STATES[main.state], main.reason
 

@@ -143,7 +143,7 @@ def test_the_commands_are_those_that_were_promised():
             "stop",
             "config",
         ],
-        *["scale", "keep", "doctor", "relay"],
+        *["scale", "keep", "doctor", "relay", "run"],
     }
 
 

@@ -80,6 +80,11 @@ class LocalHost:
             # not to its end, which may move away as fast as we read
             return file.read(min(max(0, size - start), LONGEST_FILE_BYTES)).decode(errors="replace"), file.tell()
 
+    def read_piece(self, path: str, offset: int, most_bytes: int) -> bytes:
+        with _regular(path) as file:
+            file.seek(offset)
+            return file.read(most_bytes)
+
     def write(self, path: str, text: str, *, mode: int = 0o600) -> None:
         """Whole or not at all: written beside, then renamed."""
         temporary = str(Path(path).with_name(f".{Path(path).name}.{self.name}.{threading.get_native_id()}"))

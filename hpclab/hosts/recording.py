@@ -38,6 +38,9 @@ class RecordingHost:
         data = self.read(path).encode()
         return data[max(0, len(data) + offset) if offset < 0 else offset :].decode(), len(data)
 
+    def read_piece(self, path: str, offset: int, most_bytes: int) -> bytes:
+        return self.read(path).encode()[offset : offset + most_bytes]
+
     def write(self, path: str, text: str, *, mode: int = 0o600) -> None:
         self.files[path] = text
 

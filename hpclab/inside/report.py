@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 
 def report(folder: SessionFolder, job_id: str, what: str, **details: Any) -> None:
+    """Append one event, and say it in the log."""
+    say(Event(time=time.time(), what=what, details=details).sentence)
+    note(folder, job_id, what, **details)
+
+
+def note(folder: SessionFolder, job_id: str, what: str, **details: Any) -> None:
     """Append one event. A full disk must not end a computation, so a line that cannot be written goes to the log."""
-    event = Event(time=time.time(), what=what, details=details)
-    say(event.sentence)
-    line = to_line(event)
+    line = to_line(Event(time=time.time(), what=what, details=details))
     try:
         descriptor = os.open(folder.events(job_id), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:

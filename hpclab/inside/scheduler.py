@@ -46,15 +46,15 @@ async def dask_setup(scheduler: Scheduler) -> None:
     scheduler.add_plugin(Roster(folder, scheduler), name="hpclab-roster")
     _tell_of_workers(scheduler)
     # dask-mpi lets its workers begin only after this
-    told = {"addresses": _addresses(scheduler), "versions": versions_here()}
+    told = {"addresses": addresses(scheduler), "versions": versions_here()}
     announce(folder.addresses, json.dumps(told))
-    for work in (_hold_the_line(scheduler), _bring_up(scheduler, guard)):
+    for work in (hold_the_line(scheduler), _bring_up(scheduler, guard)):
         task = asyncio.create_task(work)
         _tasks.add(task)
         task.add_done_callback(_done)
 
 
-def _addresses(scheduler: Scheduler) -> list[str]:
+def addresses(scheduler: Scheduler) -> list[str]:
     """All of them; Dask's own choice, which may well be 127.0.0.1, where this machine has no network."""
     found = []
     if "//0.0.0.0:" in scheduler.listeners[0].listen_address:
@@ -67,9 +67,9 @@ def _done(task: asyncio.Task[None]) -> None:
     say_why(task)
 
 
-async def _hold_the_line(scheduler: Scheduler) -> None:
+async def hold_the_line(scheduler: Scheduler) -> None:
     reader, writer = await asyncio.open_unix_connection(os.environ["HPCLAB_SUPERVISOR"])
-    hello = {"who": "scheduler", "address": _addresses(scheduler)[0], "dashboard_port": scheduler.http_server.port}
+    hello = {"who": "scheduler", "address": addresses(scheduler)[0], "dashboard_port": scheduler.http_server.port}
     writer.write(json.dumps(hello).encode() + b"\n")
     await writer.drain()
     await reader.read()
@@ -103,7 +103,7 @@ def start_jupyter(dask_scheduler: Scheduler) -> None:
     """Run on the scheduler: give the waiting JupyterLab the word, and hold its line so that it ends when we do."""
     line = socket.socket(socket.AF_UNIX)
     line.connect(os.environ["HPCLAB_JUPYTER"])
-    line.sendall(json.dumps({"scheduler_address": _addresses(dask_scheduler)[0]}).encode() + b"\n")
+    line.sendall(json.dumps({"scheduler_address": addresses(dask_scheduler)[0]}).encode() + b"\n")
     dask_scheduler.hpclab_jupyter_line = line
 
 

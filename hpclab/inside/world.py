@@ -22,12 +22,7 @@ def main() -> None:
     folder = SessionFolder(path)
     os.umask(0o077)
     _prepare(folder, job_id)
-    from mpi4py import MPI
-
-    size, rank = MPI.COMM_WORLD.Get_size(), MPI.COMM_WORLD.Get_rank()
-    if size != int(ranks):
-        tell_supervisor({"who": "world", "size": size, "library": MPI.Get_library_version().splitlines()[0]})
-        sys.exit(f"hpclab: {ranks} MPI ranks were asked for, but this world has {size}")
+    rank = whole_world(int(ranks))
     if rank == 0 and not is_here("HPCLAB_SUPERVISOR"):
         report(folder, job_id, "failed", reason=_elsewhere(node))
         sys.exit(1)
@@ -36,6 +31,17 @@ def main() -> None:
 
     sys.argv = ["dask-mpi", *dask_mpi]
     dask_mpi_main()
+
+
+def whole_world(ranks: int) -> int:
+    """Our rank in a world of so many; in any other one this process ends."""
+    from mpi4py import MPI
+
+    size = MPI.COMM_WORLD.Get_size()
+    if size != ranks:
+        tell_supervisor({"who": "world", "size": size, "library": MPI.Get_library_version().splitlines()[0]})
+        sys.exit(f"hpclab: {ranks} MPI ranks were asked for, but this world has {size}")
+    return int(MPI.COMM_WORLD.Get_rank())
 
 
 def _prepare(folder: SessionFolder, job_id: str) -> None:

@@ -34,6 +34,7 @@ STATUS: dict[type[HpclabError], int] = {
     errors.StoreError: 500,
     errors.NoSuchJob: 404,
     errors.NotRunning: 409,
+    errors.IsRun: 409,
     errors.SiteUnfit: 409,
     errors.Unreachable: 502,
     errors.ConnectionLost: 502,

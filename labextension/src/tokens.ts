@@ -60,6 +60,14 @@ export interface ISession {
   state: SessionState;
   reason: string;
   queue: string;
+  /** The script of a run; null: it is a session with JupyterLab. */
+  program: {
+    script: string;
+    arguments: string[];
+    launch: 'mpi' | 'file';
+    /** The script's own; null: it has not ended, or without a word. */
+    exit_status: number | null;
+  } | null;
   node: string;
   jupyter_url: string | null;
   dashboard_url: string | null;

@@ -1,0 +1,160 @@
+"""One MPI rank of a run: `python -m hpclab.inside.program_rank PLAN` sees that its world is whole and runs the script.
+
+The script begins on its own rank. The others follow when it takes hold of MPI, which is the first thing that
+initialize() does. So what comes before that is done and told once, and a script that never calls it runs once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpclab.inside.program_plan import SCRIPT_RANK, ProgramPlan, rank_variables, wants_end
+from hpclab.inside.program_script import run_script
+from hpclab.inside.report import note, report
+from hpclab.inside.world import whole_world
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm
+
+LOOK_EVERY_S = 0.02
+TELL_AFTER_S = 60
+"""A script that has not called initialize() by then may never do so."""
+NOT_CALLED = "initialize-was-not-called"
+"""As the scheduler's address, so that a `Client()` too early fails instead of starting a little cluster of its own."""
+
+
+def main() -> None:
+    plan = ProgramPlan.from_text(sys.argv[1])
+    os.umask(0o077)
+    rank = whole_world(plan.tasks)
+    scratch = os.environ["HPCLAB_SCRATCH"]
+    os.environ |= rank_variables(plan, rank, scratch)
+    if rank <= SCRIPT_RANK:
+        _ask_for_end(plan.folder.rank_end(rank), scratch)
+    from mpi4py import MPI
+
+    # the script's own messages shall not meet ours
+    world = MPI.COMM_WORLD.Dup()
+    if rank == SCRIPT_RANK:
+        _run_first(plan, world)
+    else:
+        _follow(plan, world, rank)
+
+
+def _ask_for_end(path: str, scratch: str) -> None:
+    """The shell around us shall write there how we ended; that it is there already tells that we have begun."""
+    Path(path).touch(mode=0o600)
+    Path(wants_end(scratch, os.getppid())).write_text(f"{path}\n")
+
+
+def _run_first(plan: ProgramPlan, world: Comm) -> None:
+    name = plan.program.name
+    report(plan.folder, plan.job_id, "script", script=name, node=os.uname().nodename)
+    for descriptor, path in ((1, plan.folder.stdout), (2, plan.folder.stderr)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), descriptor)
+    others = Others(world)
+    waiting = plan.tasks - 1
+
+    def tell_late() -> None:
+        if others.wait:
+            # said aloud it would stand in the script's output
+            note(plan.folder, plan.job_id, "initialize", script=name, waiting=waiting)
+
+    late = threading.Timer(TELL_AFTER_S, tell_late)
+    late.daemon = True
+    late.start()
+    try:
+        run_script(plan.program)
+    finally:
+        late.cancel()
+        sys.stdout.flush()
+        if others.wait:
+            others.tell(False)
+            tell_user(
+                f"{name} ended and never called initialize(): it ran once, and {waiting} MPI ranks waited in vain\n"
+                "call hpclab.initialize() before Client(), or say --launch file, where a plain Client() is enough"
+            )
+
+
+def tell_user(text: str) -> None:
+    print(f"hpclab: {text}", file=sys.stderr, flush=True)
+
+
+class Others:
+    """The ranks that wait for the script to take hold of MPI."""
+
+    def __init__(self, world: Comm) -> None:
+        import dask
+        import mpi4py
+
+        self.wait = True
+        self._world = world
+        self._sent: list[Any] = []
+        self._package: Any = mpi4py
+        self._config = dask.config.config
+        self._guards = not self._config.get("scheduler-address")
+        if self._guards:
+            self._config["scheduler-address"] = f"{NOT_CALLED}://before-Client"
+        # to a package's missing attribute Python asks the package's own __getattr__
+        del self._package.MPI
+        vars(self._package)["__getattr__"] = self._taken
+
+    def _taken(self, name: str) -> Any:
+        if name != "MPI":
+            raise AttributeError(f"module 'mpi4py' has no attribute {name!r}")
+        self.tell(True)
+        return self._package.MPI
+
+    def tell(self, follow: bool) -> None:
+        """Whether they shall run the script, too."""
+        if not self.wait:
+            return
+        self.wait = False
+        del vars(self._package)["__getattr__"]
+        self._package.MPI = sys.modules["mpi4py.MPI"]
+        if self._guards:
+            self._config.pop("scheduler-address", None)
+        others = [rank for rank in range(self._world.Get_size()) if rank != SCRIPT_RANK]
+        self._sent = [self._world.isend(follow, rank) for rank in others]
+
+
+def _follow(plan: ProgramPlan, world: Comm, rank: int) -> None:
+    signal.signal(signal.SIGTERM, _Patience())
+    # meanwhile, what it will need
+    import distributed  # noqa: F401
+
+    # MPI's own way to wait would keep a core busy
+    while not world.Iprobe(SCRIPT_RANK):
+        time.sleep(LOOK_EVERY_S)
+    if not world.recv(source=SCRIPT_RANK):
+        return
+    run_script(plan.program)
+    if rank == 0:
+        with open(plan.folder.stderr, "a", encoding="utf-8") as user:
+            user.write(
+                f"hpclab: {plan.program.name} uses MPI and never called initialize(): it ran on all {plan.tasks} "
+                f"ranks; what others than rank {SCRIPT_RANK} printed is in the job's log\n"
+            )
+
+
+class _Patience:
+    """A job that is to end tells so to all ranks; the script decides what to do, with its workers still there."""
+
+    def __init__(self) -> None:
+        self._heard = 0.0
+
+    def __call__(self, *_: object) -> None:
+        now = time.monotonic()
+        if self._heard and now - self._heard > 1:
+            os._exit(143)
+        self._heard = self._heard or now
+
+
+if __name__ == "__main__":
+    main()
