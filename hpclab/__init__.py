@@ -5,6 +5,7 @@ The public names of the library; importing them costs next to nothing until one 
 * `session()`: the session that this notebook runs in, or the only one, to look at and to grow
 * `SessionCluster`: the same as one of Dask's clusters
 * `Session`: the core, for programs
+* `initialize()`: Dask on the MPI ranks of a script
 * `%load_ext hpclab` brings `%session` and `%add_worker`
 """
 
@@ -18,10 +19,11 @@ from hpclab.__about__ import __version__
 
 if TYPE_CHECKING:
     from hpclab.cluster import SessionCluster as SessionCluster
+    from hpclab.inside.initialize import initialize as initialize
     from hpclab.notebook import NotebookSession
     from hpclab.session import Session as Session
 
-__all__ = ["Session", "SessionCluster", "__version__", "load_ipython_extension", "session"]
+__all__ = ["Session", "SessionCluster", "__version__", "initialize", "load_ipython_extension", "session"]
 
 
 def __getattr__(name: str) -> object:
@@ -33,6 +35,10 @@ def __getattr__(name: str) -> object:
         from hpclab.cluster import SessionCluster
 
         return SessionCluster
+    if name == "initialize":
+        from hpclab.inside.initialize import initialize
+
+        return initialize
     if name == "session":
         import hpclab.session
 

@@ -5,15 +5,24 @@ import sys
 
 import hpclab
 from hpclab.cluster import SessionCluster
+from hpclab.inside.initialize import initialize
 from hpclab.notebook import NotebookSession
 from hpclab.session import Session
 
 
 def test_public_names():
-    assert hpclab.__all__ == ["Session", "SessionCluster", "__version__", "load_ipython_extension", "session"]
+    assert hpclab.__all__ == [
+        "Session",
+        "SessionCluster",
+        "__version__",
+        "initialize",
+        "load_ipython_extension",
+        "session",
+    ]
     assert all(hasattr(hpclab, name) for name in hpclab.__all__)
     assert hpclab.Session is Session
     assert hpclab.SessionCluster is SessionCluster
+    assert hpclab.initialize is initialize
     assert hpclab.__version__.count(".") == 2
     assert not hasattr(hpclab, "Sessions")
 

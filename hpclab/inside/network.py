@@ -14,7 +14,7 @@ import selectors
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,20 @@ def _announcement(folder: SessionFolder) -> dict[str, Any]:
 
 def way_to(folder: SessionFolder, addresses: Sequence[str]) -> Way:
     """The first way that answers. Raises OSError that names what was tried."""
+
+    def context() -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=folder.ca)
+        context.check_hostname = False
+        # Python 3.13 asks for key identifiers that a certificate of two parties who know each other does not need
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        context.load_cert_chain(folder.certificate, folder.key)
+        return context
+
+    return way_among(addresses, context)
+
+
+def way_among(addresses: Sequence[str], context: Callable[[], ssl.SSLContext]) -> Way:
+    """The same, for whoever has the certificates elsewhere than in a session's folder."""
     targets = {address: _host_and_port(address) for address in addresses}
     if len(targets) == 1:
         # nothing to choose from, and Dask itself says best what is wrong with it
@@ -113,12 +127,7 @@ def way_to(folder: SessionFolder, addresses: Sequence[str]) -> Way:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(target)
             return Way(address=address, host=probe.getsockname()[0])
-    context = ssl.create_default_context(cafile=folder.ca)
-    context.check_hostname = False
-    # Python 3.13 asks for key identifiers that a certificate of two parties who know each other does not need
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    context.load_cert_chain(folder.certificate, folder.key)
-    if way := _first_that_answers(targets, context):
+    if way := _first_that_answers(targets, context()):
         return way
     raise OSError(
         f"none of the scheduler's addresses answers from {socket.gethostname()}: {', '.join(addresses)} "
