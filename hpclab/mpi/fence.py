@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,16 +42,21 @@ class Fence:
         what = {**self._who, "number": self._round, "brought": brought}
         if self._worker.address == self._head:
             return await arrive_at_fence(**what)
-        answer = await self._worker.rpc(self._head).run(function=dumps(arrive_at_fence), kwargs=dumps(what))
-        if answer["status"] != "OK":
-            raise ConnectionError(answer.get("exception_text", "the worker of rank 0 does not answer"))
-        found: list[Any] = answer["result"]
+        found: list[Any] = await run_at(self._worker, self._head, arrive_at_fence, **what)
         return found
 
     def leave(self) -> None:
         """When a rank has ended; with rank 0 nobody waits here any more."""
         if self._worker.address == self._head:
             self._worker.loop.add_callback(_end, self._who["run"])
+
+
+async def run_at(worker: Worker, address: str, function: Callable[..., Coroutine[Any, Any, Any]], **what: Any) -> Any:
+    """Call a function on another worker's event loop, from our worker's. Raises OSError when that worker is gone."""
+    answer = await worker.rpc(address).run(function=dumps(function), kwargs=dumps(what))
+    if answer["status"] != "OK":
+        raise ConnectionError(answer.get("exception_text", f"{address} does not answer"))
+    return answer["result"]
 
 
 async def arrive_at_fence(run: str, number: int, rank: int, size: int, brought: Any) -> list[Any]:

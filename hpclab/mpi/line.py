@@ -11,6 +11,8 @@ from hpclab.mpi.parcel import Parcel
 
 LONGEST_BYTES = 100_000
 """Of a message; whatever may be longer goes in a parcel."""
+LINE, OUTPUT = "line", "output"
+"""Sockets in the folder that a launched rank is told: for it and then its guardian, for its stdout and then stderr."""
 
 Message = dict[str, Any]
 

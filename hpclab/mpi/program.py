@@ -280,7 +280,7 @@ def _once_only(dask_scheduler: Any, keys: Sequence[str]) -> None:
             task.loose_restrictions = True
 
 
-_OF_OTHERS = ("waits", "alone", "finalize")
+_OF_OTHERS = ("told", "waits", "alone", "finalize")
 """How ranks fail because another one has."""
 
 

@@ -1,4 +1,5 @@
-"""One MPI rank beside a Dask worker: `python -m hpclab.mpi.rank LINE LIFE` with descriptors of sockets to it.
+"""One MPI rank beside a Dask worker: `python -m hpclab.mpi.rank LINE LIFE PMI`, all descriptors of sockets to it; or,
+where an MPI launcher starts it, `… FOLDER`, where such sockets are (see `process`).
 
 Two processes: a guardian, and the rank itself. The guardian ends the rank when the worker is gone or wants it, whatever
 the rank is doing, removes what its MPI library leaves in /dev/shm, and tells the worker how the rank ended.
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hpclab.mpi.chunks import Chunks
-from hpclab.mpi.line import Line
+from hpclab.mpi.line import LINE, OUTPUT, Line
 from hpclab.mpi.parcel import Opened, Parcel, pack
 
 PR_SET_PDEATHSIG = 1
@@ -31,13 +32,17 @@ GRACE_S = 2.0
 
 
 def main() -> None:
-    line, life = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:3])
+    where = sys.argv[1:]
+    if len(where) == 1:
+        line, life = arrive(where[0])
+    else:
+        line, life = (socket.socket(fileno=int(fd)) for fd in where[:2])
     up_read, up_write = os.pipe()
     rank = os.fork()
     if rank:
         line.close()
         os.close(up_write)
-        for fd in map(int, sys.argv[3:]):
+        for fd in map(int, where[2:]):
             os.close(fd)
         _guard(rank, Line(life), life, up_read)
     life.close()
@@ -52,6 +57,18 @@ def main() -> None:
         os._exit(1)
 
 
+def arrive(folder: str) -> tuple[socket.socket, socket.socket]:
+    """Our line to the worker, and the guardian's; from now on our output goes there, too."""
+    line, life = (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2))
+    for end in (line, life):
+        end.connect(f"{folder}/{LINE}")
+    for fd in (1, 2):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as output:
+            output.connect(f"{folder}/{OUTPUT}")
+            os.dup2(output.fileno(), fd)
+    return line, life
+
+
 # the guardian
 
 
@@ -61,9 +78,16 @@ def _guard(rank: int, worker: Line, life: socket.socket, up: int) -> None:
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: _kill(rank))
     segments: set[str] = set()
+    told: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        told.append(number)
+        segments.update(_segments(rank))
+        _kill(rank)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, end)
     waits_for: list[Any] = [woken, life, up]
     while True:
         ended, status = os.waitpid(rank, os.WNOHANG)
@@ -85,7 +109,7 @@ def _guard(rank: int, worker: Line, life: socket.socket, up: int) -> None:
             Path(path).unlink()
     code = os.waitstatus_to_exitcode(status)
     with contextlib.suppress(OSError):
-        worker.say("ended", code=code)
+        worker.say("ended", code=code, told=bool(told))
     os._exit(code if code >= 0 else 128 - code)
 
 
@@ -149,7 +173,7 @@ class _Rank:
         try:
             return function(Chunks(*chunks), world, *args), opened
         except SystemExit as end:
-            raise _Failure("exit", f"it called sys.exit({'' if end.code is None else repr(end.code)})") from end
+            raise _Failure("exit", f"called sys.exit({'' if end.code is None else repr(end.code)})") from end
         except BaseException as error:
             # without our own frame, which explains nothing
             frames = error.__traceback__.tb_next if error.__traceback__ else None
@@ -165,7 +189,8 @@ class _Rank:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:
             raise _Failure("mpi4py", f"{error} ({sys.executable})") from error
-        self._worker.say("library", text=MPI.Get_library_version()[:500])
+        path = re.search(r"(/\S*/libmpi\S*\.so\S*)$", Path("/proc/self/maps").read_text(), re.MULTILINE)
+        self._worker.say("library", text=MPI.Get_library_version()[:500], path=path[1] if path else "")
         import numpy  # noqa: F401  # nearly all chunks need it; here it costs nothing, for we wait
 
         heard = self._worker.hear()
@@ -199,7 +224,7 @@ def _opened(parcel: Parcel) -> tuple[Callable[..., Any], Opened]:
         return pickle.loads(function), opened
     except BaseException as error:
         text = "".join(traceback.format_exception_only(error)).strip()
-        raise _Failure("unopened", f"the function or its data cannot be opened there: {text}", error) from error
+        raise _Failure("unopened", f"cannot open the function or its data: {text}", error) from error
     finally:
         parcel.close()
 
@@ -208,10 +233,12 @@ def _packed(result: Any, opened: Opened) -> Parcel:
     try:
         return pack(result, within=opened)
     except OSError as error:
-        raise _Failure("result", f"there was no room for the result: {error.strerror}", error) from error
+        raise _Failure("result", f"had no room for its result: {error.strerror}", error) from error
     except BaseException as error:
         text = "".join(traceback.format_exception_only(error)).strip()
-        raise _Failure("result", f"its result ({type(result).__name__}) cannot be pickled: {text}", error) from error
+        raise _Failure(
+            "result", f"returned a {type(result).__name__}, which cannot be pickled: {text}", error
+        ) from error
 
 
 def _flush() -> None:

@@ -13,34 +13,38 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 from distributed import Worker, get_worker, secede
 from distributed.core import Status
 
-from hpclab.errors import RankFailed, WorkerLost, WorldFailed
-from hpclab.launchers import without_mpi
+from hpclab.errors import HpclabError, RankFailed, WorkerLost, WorldFailed
 from hpclab.mpi.chunks import Index, Layout
-from hpclab.mpi.fence import Fence
-from hpclab.mpi.line import Line, Message
+from hpclab.mpi.fence import Fence, run_at
+from hpclab.mpi.launch import Berth, find_mpiexec, launched, mpi_environment, run_daemon
+from hpclab.mpi.line import Message
 from hpclab.mpi.output import Output
 from hpclab.mpi.parcel import Opened, Parcel, pack
 from hpclab.mpi.pmi import Abort, Barrier, Conversation
+from hpclab.mpi.process import Process, Reception, reception, started
 from hpclab.units import format_memory
 
 LOOK_EVERY_S = 0.2
 """How often it is seen whether the task is still wanted."""
 WORLD_WITHIN_S = 60
 """How long MPI_Init may take once all ranks are there."""
-END_WITHIN_S = 5
-OUTPUT_WITHIN_S = 2
-"""What a rank has started may hold its output open longer than that."""
 STACK_WITHIN_S = 0.3
+LAUNCHER_WAITS_S = 1.0
+OPEN_MPI = "Open MPI"
+_LAUNCH = object()
+"""The rank has to be launched by its MPI library's own launcher."""
+_found: dict[str, tuple[str, str]] = {}
+"""What an earlier rank beside this worker has found: its MPI library, and where that is."""
+T = TypeVar("T")
 
 
 class NotWanted(Exception):
@@ -94,7 +98,11 @@ def sit(
         raise lost(seat.rank, seat.worker)
     key = worker.get_current_task()
     secede()
-    return asyncio.run(_Held(worker, key, seat, Work(function, chunks, indices, layout, tuple(args))).hold())
+    try:
+        return asyncio.run(_Held(worker, key, seat, Work(function, chunks, indices, layout, tuple(args))).hold())
+    except HpclabError as error:
+        # ours explains nothing, and the worker logs it
+        raise error.with_traceback(None) from None
 
 
 def indented(text: str) -> str:
@@ -117,18 +125,20 @@ class _Held:
     key: Any
     seat: Seat
     work: Work
-    line: Line = field(init=False)
-    life: socket.socket = field(init=False)
+    process: Process = field(init=False)
+    pmi_fd: int = -1
+    """The number of the rank's end of PMI."""
     given: Parcel | None = None
     """What it has been given to compute."""
-    readers: list[asyncio.Task[None]] = field(default_factory=list)
     conversation: Conversation | None = None
     pid: int = 0
     stack: int = -1
     """Where the rank writes the Python stack of its threads when it gets SIGUSR1."""
     library: str = ""
-    abort: int | None = None
-    """With what MPI_Abort was called."""
+    library_path: str = ""
+    has_met: bool = False
+    world_environ: dict[str, str] = field(default_factory=dict)
+    """What the rank needs to join the world."""
     is_up: bool = False
     result: Parcel | None = None
 
@@ -136,7 +146,7 @@ class _Held:
         self.host = socket.gethostname()
         who = {"run": self.seat.run, "rank": self.seat.rank, "size": self.seat.size}
         self.fence = Fence(self.worker, self.seat.head, **who)  # type: ignore[arg-type]
-        self.outputs = {name: Output(self._forwarder(name)) for name in ("stdout", "stderr")}
+        self.outputs = [Output(self._forwarder(stream)) for stream in ("stdout", "stderr")]
 
     def tell(self, what: str, **details: Any) -> None:
         """The caller hears of it."""
@@ -151,8 +161,14 @@ class _Held:
         self.tell("sits", host=self.host)
         packing = asyncio.ensure_future(asyncio.to_thread(self.pack))
         try:
-            async with self.started() as pmi:
-                return await _beside(self.play(packing), self.wanted(), self.serve_pmi(pmi))
+            self.library, self.library_path = _found.get("library", ("", ""))
+            result = _LAUNCH
+            if _family(self.library) != OPEN_MPI:
+                async with started(self.environment(), self.outputs) as (self.process, pmi, self.pmi_fd):
+                    result = await _beside(self.play(packing), self.wanted(), self.serve_pmi(pmi))
+            if result is _LAUNCH:
+                result = await _beside(self.launch(packing), self.wanted())
+            return result
         except NotWanted:
             return None
         finally:
@@ -165,6 +181,26 @@ class _Held:
                 os.close(self.stack)
             self.fence.leave()
             self.tell("left")
+
+    async def launch(self, packing: asyncio.Future[None]) -> Any:
+        """By the MPI library's own launcher, which rank 0's seat runs for all."""
+        if not self.has_met:
+            await self.meet()
+        with reception() as here:
+            own = Berth(self.host, self.worker.address, sys.executable, here.folder)
+            berths = [Berth(**told) for told in await self.fenced(vars(own))]
+            if self.seat.rank:
+                return await self.arrives(here, packing)
+            async with launched(find_mpiexec(self.library_path), berths, self.run_there) as mpiexec:
+                return await _beside(self.arrives(here, packing), _alive(mpiexec))
+
+    async def arrives(self, here: Reception, packing: asyncio.Future[None]) -> Any:
+        async with asyncio.timeout(WORLD_WITHIN_S) as limit, here.arrived(self.outputs) as self.process:
+            limit.reschedule(None)
+            return await self.play(packing)
+
+    async def run_there(self, address: str, command: str) -> tuple[int, str]:
+        return await self.on_loop(run_at(self.worker, address, run_daemon, command=command))
 
     def pack(self) -> None:
         """The work into shared memory."""
@@ -197,54 +233,11 @@ class _Held:
                 "`in_process=True`, which copies nothing",
             )
 
-    @contextlib.asynccontextmanager
-    async def started(self) -> AsyncIterator[socket.socket]:
-        """The rank's process, with its server of PMI; in the end it is gone."""
-        kinds = (socket.SOCK_SEQPACKET, socket.SOCK_SEQPACKET, socket.SOCK_STREAM)
-        pairs = [socket.socketpair(socket.AF_UNIX, kind) for kind in kinds]
-        (line, life, pmi), theirs = zip(*pairs, strict=True)
-        self.line, self.life, self.pmi_fd = Line(line), life, theirs[2].fileno()
-        fds = [end.fileno() for end in theirs]
-        process = await asyncio.create_subprocess_exec(
-            *[sys.executable, "-P", "-m", "hpclab.mpi.rank", *map(str, fds)],
-            pass_fds=fds,
-            env=self.environment(),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        for end in theirs:
-            end.close()
-        streams = (process.stdout, process.stderr)
-        for stream, output in zip(streams, self.outputs.values(), strict=True):
-            assert stream is not None
-            self.readers.append(asyncio.create_task(_read(stream, output)))
-        try:
-            yield pmi
-        finally:
-            life.close()  # which its guardian hears
-            try:
-                await asyncio.wait_for(process.wait(), END_WITHIN_S)
-            except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-            await self.all_output()
-            for end in (line, pmi):
-                end.close()
-
     def environment(self) -> dict[str, str]:
         """The worker's, but for the MPI launcher's variables; the cores of the worker are the rank's."""
         threads = str(self.worker.state.nthreads)
         own = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
-        return {**without_mpi(dict(os.environ)), **own}
-
-    async def all_output(self) -> None:
-        """Read what it has printed to its end."""
-        if self.readers:
-            _, late = await asyncio.wait(self.readers, timeout=OUTPUT_WITHIN_S)
-            for reader in late:
-                reader.cancel()
+        return {**mpi_environment(os.environ), **own}
 
     # what the rank says, and what is said to it
 
@@ -252,20 +245,25 @@ class _Held:
         """Its result."""
         try:
             async with asyncio.timeout(None) as limit:
-                async for message, parcel in self.messages():
+                async for message, parcel in self.process.messages():
                     match message["what"]:
                         case "hello":
-                            self.pid, self.stack = message["pid"], parcel.fd if parcel else -1
+                            assert parcel
+                            if self.stack >= 0:
+                                os.close(self.stack)
+                            self.pid, self.stack = message["pid"], parcel.fd
                         case "library":
-                            self.library = message["text"]
-                            environ = await self.join()
+                            self.library, self.library_path = message["text"], message["path"]
+                            _found["library"] = self.library, self.library_path
+                            if not self.has_met and await self.meet() == OPEN_MPI:
+                                return _LAUNCH
                             limit.reschedule(asyncio.get_running_loop().time() + WORLD_WITHIN_S)
-                            self.line.say("world", environ=environ)
+                            self.process.line.say("world", environ=self.world_environ)
                         case "up":
                             limit.reschedule(None)
                             self.check_world(message["size"])
                             await packing
-                            self.line.say("work", self.given, path=list(self.seat.path))
+                            self.process.line.say("work", self.given, path=list(self.seat.path))
                             self.tell("begun")
                             if self.seat.timeout_s is not None:
                                 limit.reschedule(asyncio.get_running_loop().time() + self.seat.timeout_s)
@@ -277,7 +275,7 @@ class _Held:
                         case "ended" if message["code"] == 0 and self.result:
                             return await asyncio.to_thread(self.opened_result)
                         case "ended":
-                            raise await self.how_it_ended(message["code"])
+                            raise await self.how_it_ended(message["code"], told=message["told"])
         except TimeoutError:
             raise await self.too_slow() from None
         raise self.seat.failed("lost", "is gone, and nobody knows why")
@@ -286,48 +284,48 @@ class _Held:
         assert self.result
         return Opened(self.result, self.given).value
 
-    async def messages(self) -> AsyncIterator[tuple[Message, Parcel | None]]:
-        """Its own words, until it says no more; then its guardian's, how it has ended."""
-        for source in (self.line, Line(self.life)):
-            await _readable(source)
-            while heard := source.hear():
-                yield heard
-                await _readable(source)
-
     async def wanted(self) -> None:
         """Until the task is not wanted any more, or its worker leaves."""
         while is_wanted(self.worker, self.key):
             await asyncio.sleep(LOOK_EVERY_S)
         raise NotWanted
 
-    async def join(self) -> dict[str, str]:
-        """Wait for all ranks, and see that they can become one world; what each needs for it in its environment."""
+    async def meet(self) -> str:
+        """Wait for all ranks, and see that they can become one world; the family of their MPI library."""
         told = await self.fenced({"node": _node(self.host), "host": self.host, "library": self.library})
-        libraries = {rank["library"].splitlines()[0].strip(): rank["host"] for rank in told}
-        if len({_family(rank["library"]) for rank in told}) > 1:
+        self.has_met = True
+        families = {_family(rank["library"]) for rank in told}
+        if len(families) > 1:
+            libraries = {rank["library"].splitlines()[0].strip(): rank["host"] for rank in told}
             found = "\n".join(f"  {library} on {host}" for library, host in libraries.items())
             raise WorldFailed(
                 f"the ranks have different MPI libraries, which do not talk to each other\n{found}\n"
                 "give all workers the same environment (`modules`, `conda`, `venv`), and start them anew"
             )
+        if families == {OPEN_MPI}:
+            return OPEN_MPI
         nodes = [rank["node"] for rank in told]
         self.conversation = Conversation(
             rank=self.seat.rank, size=self.seat.size, name=f"hpclab-{self.seat.run}", hosts=nodes
         )
         environ = {"PMI_FD": self.pmi_fd, "PMI_RANK": self.seat.rank, "PMI_SIZE": self.seat.size}
-        # ranks of one node need no network for MPI, and so no port that others could knock at
-        shared_memory = {"UCX_TLS": "sm,self"} if len(set(nodes)) == 1 else {}
-        return {**{name: str(value) for name, value in environ.items()}, **shared_memory}
+        self.world_environ = {name: str(value) for name, value in environ.items()}
+        if len(set(nodes)) == 1:
+            # ranks of one node need no network for MPI, and so no port that others could knock at
+            self.world_environ["UCX_TLS"] = "sm,self"
+        return families.pop()
 
     async def fenced(self, brought: Any) -> list[Any]:
         """What all ranks have brought."""
-        waiting: Future[list[Any]] = asyncio.run_coroutine_threadsafe(
-            self.fence.wait(brought), self.worker.loop.asyncio_loop
-        )
         try:
-            return await asyncio.wrap_future(waiting)
+            return await self.on_loop(self.fence.wait(brought))
         except OSError as error:
             raise self.seat.failed("alone", f"has lost rank 0, by whom all find each other: {error}") from error
+
+    async def on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """On the worker's own event loop, where its connections are."""
+        waiting = asyncio.run_coroutine_threadsafe(coroutine, self.worker.loop.asyncio_loop)
+        return await asyncio.wrap_future(waiting)
 
     async def serve_pmi(self, end: socket.socket) -> None:
         """PMI's server for this rank, until the rank has ended."""
@@ -339,10 +337,10 @@ class _Held:
                 if isinstance(answer, Barrier):
                     answer = self.conversation.passed(await self.fenced(dict(answer.puts)))
                 if isinstance(answer, Abort):
-                    self.abort = answer.exit_status
-                else:
-                    writer.write(answer.encode())
-                    await writer.drain()
+                    # MPICH does not end by itself: it leaves that to whoever has started it
+                    raise self.seat.failed("abort", f"called MPI_Abort, with {answer.exit_status}")
+                writer.write(answer.encode())
+                await writer.drain()
 
     def check_world(self, size: int) -> None:
         """Raises WorldFailed of a rank that believes itself in another world than the one it was started for."""
@@ -370,14 +368,14 @@ class _Held:
             )
         return self.seat.raised(text, cause) if kind == "raised" else self.seat.failed(kind, text, cause)
 
-    async def how_it_ended(self, code: int) -> Exception:
+    async def how_it_ended(self, code: int, *, told: bool) -> Exception:
         """Of a rank that is gone without having told why."""
-        await self.all_output()
-        said = self.outputs["stderr"].last_lines()
+        await self.process.all_output()
+        said = self.outputs[1].last_lines()
         evidence = f"\n{indented(said)}" if said else ""
-        if self.abort is not None:
-            return self.seat.failed("abort", f"called MPI_Abort, with {self.abort}{evidence}")
         how = f"was killed by signal {-code} ({_signal_name(-code)})" if code < 0 else f"ended with exit status {code}"
+        if told:
+            return self.seat.failed("told", f"was told to end, by the MPI launcher or somebody on its host{evidence}")
         if not self.is_up:
             return WorldFailed(
                 f"rank {self.seat.rank} of {self.seat.size} on {self.host} {how} when it should join MPI's world"
@@ -398,8 +396,9 @@ class _Held:
         with contextlib.suppress(OSError):
             os.kill(self.pid, signal.SIGUSR1)
         await asyncio.sleep(STACK_WITHIN_S)
-        stack = os.pread(self.stack, 20_000, 0).decode(errors="replace")
-        where = indented(stack or "(it did not say)")
+        stack = os.pread(self.stack, 20_000, 0).decode(errors="replace").splitlines()
+        own = next((number for number, line in enumerate(stack) if "hpclab/mpi/rank.py" in line), len(stack))
+        where = indented("\n".join(stack[:own]) or "(it did not say)")
         if self.result:
             return self.seat.failed(
                 "waits", f"had its result, but waited for the others after {self.seat.timeout_s:g} s"
@@ -419,6 +418,16 @@ def is_wanted(worker: Worker, key: Any) -> bool:
     return task is not None and task.state in ("executing", "long-running") and is_here
 
 
+async def _alive(mpiexec: asyncio.subprocess.Process) -> None:
+    """As long as the launcher is; raises WorldFailed when it ends with an error."""
+    assert mpiexec.stdout
+    said = (await mpiexec.stdout.read())[-4000:].decode(errors="replace").strip()
+    if status := await mpiexec.wait():
+        # who has failed first tells it better, if anybody does
+        await asyncio.sleep(LAUNCHER_WAITS_S)
+        raise WorldFailed(f"the MPI launcher ended with exit status {status}\n{indented(said)}")
+
+
 async def _beside(main: Coroutine[Any, Any, Any], *others: Coroutine[Any, Any, None]) -> Any:
     """What the first returns; the others go on beside it, and what one of them raises ends it."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in (main, *others)]
@@ -435,24 +444,6 @@ async def _beside(main: Coroutine[Any, Any, Any], *others: Coroutine[Any, Any, N
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _readable(end: Line) -> None:
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(end, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(end)
-
-
-async def _read(stream: asyncio.StreamReader, output: Output) -> None:
-    try:
-        while data := await stream.read(2**18):
-            output.add(data)
-    finally:
-        output.end()
-
-
 def _node(host: str) -> str:
     """Ranks with the same share memory; two jobs on one host may each have a /dev/shm of their own."""
     with contextlib.suppress(OSError):
@@ -462,7 +453,7 @@ def _node(host: str) -> str:
 
 def _family(library: str) -> str:
     """Which MPI libraries talk to each other."""
-    return "Open MPI" if "Open MPI" in library else "MPICH"
+    return OPEN_MPI if OPEN_MPI in library else "MPICH"
 
 
 def _signal_name(number: int) -> str:
