@@ -116,19 +116,27 @@ def _world(comm: Any, allocation: Allocation) -> Any:
     """A communicator of our own among the ranks. Where it is too small, the first rank says so, and the others end."""
     # MPI's end is ours, for with a rank missing it would be waited for without end
     we_finalize = "mpi4py.MPI" not in sys.modules
-    if we_finalize:
+    # what is wrong is told once, also where each rank believes itself alone
+    first = not allocation.launched_rank
+    try:
         import mpi4py
 
-        mpi4py.rc.finalize = False
-    from mpi4py import MPI
-
+        if we_finalize:
+            mpi4py.rc.finalize = False
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        if first:
+            raise ConfigError(
+                f"mpi4py finds no MPI library: {error}\n"
+                f"load your site's MPI module, or install one: {sys.executable} -m pip install mpi4py mpich"
+            ) from error
+        os._exit(1)
     if we_finalize:
         atexit.register(_leave_mpi)
     world = comm if comm is not None else MPI.COMM_WORLD
     size = world.Get_size()
     if size < 3:
-        # told once, also where each rank believes itself alone
-        if world.Get_rank() == 0 and not allocation.launched_rank:
+        if first and world.Get_rank() == 0:
             launched = allocation.launched_ranks or 1
             raise ConfigError(_too_few(size, launched if comm is None else size, MPI.Get_library_version()))
         _exit(1)
