@@ -21,7 +21,7 @@ PACKAGE = Path(hpclab.__file__).parent
 GROUPS = [
     {"errors", "__about__"},
     {"units", "result", "shell", "sshconfig", "asking", "options"},
-    {"job", "config", "event", "names", "versions", "environment", "detection", "sight"},
+    {"allocation", "job", "config", "event", "names", "versions", "environment", "detection", "sight"},
     {"qstat"},
     {"batch", "folder", "credentials"},
     {"launchers", "script", "connection", "doctor", "knownhosts", "pump", "authentication", "ownoutput"},
@@ -30,7 +30,7 @@ GROUPS = [
     {"jobqueue", "store", "growth", "history", "reverse", "bookmarks", "browser", "login", "remote", "tunnel", "door"},
     {"statuses", "place", "relay"},
     {"session", "examination"},
-    {"follow"},
+    {"follow", "fit", "program"},
     {"show", "buttons", "current"},
     {"progress", "card"},
     {"agent", "afar"},
@@ -54,7 +54,19 @@ PURE = {name for names in GROUPS[:5] for name in names} - {"versions", "asking"}
 }
 FACES = {"cli", "cluster", "notebook", "__init__", "__main__"}
 MAY = {
-    "inside": {"inside", "errors", "units", "job", "event", "config", "folder", "connection", "launchers", "versions"}
+    "inside": {
+        "inside",
+        "allocation",
+        "errors",
+        "units",
+        "job",
+        "event",
+        "config",
+        "folder",
+        "connection",
+        "launchers",
+        "versions",
+    }
     | {"credentials"},
     "mpi": {"mpi", "errors", "units", "job", "config", "connection", "folder", "launchers"},
     "localq": {"localq"},
@@ -62,6 +74,8 @@ MAY = {
     "server": {*RANK} - FACES | {"server"},
     # a cluster object joins the scheduler by the way that a worker takes
     "cluster": {*RANK} - FACES | {"inside"},
+    # a script's ranks are a job of their own
+    "__init__": {*RANK} - {"__init__", "__main__"} | {"inside"},
 }
 ONLY_INSIDE = {"dask", "distributed", "dask_mpi", "mpi4py", "jupyter_server", "jupyterlab", "tornado", "traitlets"}
 DOING = {"subprocess", "socket", "asyncio", "multiprocessing", "threading", "tempfile", "shutil", "signal"}
