@@ -10,7 +10,8 @@ from typing import Any
 from hpclab.mpi.parcel import Parcel
 
 LONGEST_BYTES = 100_000
-"""Of a message; whatever may be longer goes in a parcel."""
+"""Of a message; a longer one goes as a file in memory, for a socket's buffer is not much larger."""
+IN_A_FILE = b"file"
 LINE, OUTPUT = "line", "output"
 """Sockets in the folder that a launched rank is told: for it and then its guardian, for its stdout and then stderr."""
 
@@ -31,36 +32,33 @@ class Line:
 
     def say(self, what: str, parcel: Parcel | None = None, **details: Any) -> None:
         """Raises OSError when the other end is gone."""
-        message = {"what": what, **details, **({"label": ""} if parcel else {})}
-        fds = [parcel.fd] if parcel else []
-        if parcel and len(parcel.label) < LONGEST_BYTES:
-            message["label"] = parcel.label
-        elif parcel:  # of many thousand arrays
-            fds.append(_file(parcel.label))
+        message = {"what": what, **details, **({"label": parcel.label} if parcel else {})}
+        data = json.dumps(message).encode()
+        files = [_file(data)] if len(data) > LONGEST_BYTES else []
         try:
-            socket.send_fds(self._end, [json.dumps(message).encode()], fds)
+            socket.send_fds(self._end, [IN_A_FILE if files else data], [*([parcel.fd] if parcel else []), *files])
         finally:
-            for fd in fds[1:]:
+            for fd in files:
                 os.close(fd)
 
     def hear(self) -> tuple[Message, Parcel | None] | None:
         """The next message; None: the other end is gone."""
         try:
-            data, fds, _, _ = socket.recv_fds(self._end, 2 * LONGEST_BYTES, 2)
+            data, fds, _, _ = socket.recv_fds(self._end, LONGEST_BYTES, 2)
         except ConnectionError:
             return None
         if not data:
             return None
+        if data == IN_A_FILE:
+            with open(fds.pop(), "rb") as file:
+                data = file.read()
         message: Message = json.loads(data)
         label = message.pop("label", "")
-        if len(fds) == 2:
-            with open(fds[1]) as file:
-                label = file.read()
         return message, Parcel(fds[0], label) if fds else None
 
 
-def _file(text: str) -> int:
+def _file(data: bytes) -> int:
     fd = os.memfd_create("hpclab", os.MFD_CLOEXEC)
-    os.write(fd, text.encode())
+    os.write(fd, data)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd

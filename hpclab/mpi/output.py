@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -27,35 +28,43 @@ class Output:
     def add(self, data: bytes) -> None:
         self._tail += data
         del self._tail[:-TAIL_BYTES]
+        rest = self._rest + data
+        while self.sent < FORWARDED_BYTES and (end := _end(rest)):
+            self.sent += end
+            self.forward(rest[:end].decode(errors="replace"))
+            rest = rest[end:]
         if self.sent >= FORWARDED_BYTES:
-            self.left_out += len(data)
-            return
-        data = self._rest + data
-        end = data.rfind(b"\n") + 1 or (len(data) if len(data) > PIECE_BYTES else 0)
-        data, self._rest = data[:end], data[end:]
-        for begin in range(0, len(data), PIECE_BYTES):
-            if self.sent >= FORWARDED_BYTES:
-                self.left_out += len(data) - begin
-                return
-            piece = data[begin : begin + PIECE_BYTES]
-            self.sent += len(piece)
-            self.forward(piece.decode(errors="replace"))
+            self.left_out += len(rest)
+            rest = b""
+        self._rest = rest
 
     def end(self) -> None:
         """It has ended: what is left to tell."""
-        if self._rest and not self.left_out:
+        if self.left_out:
+            tail = bytes(self._tail)[-self.left_out :]
+            missing = self.left_out - len(tail)
+            gap = f"\n[… {missing:,} bytes left out …]\n" if missing else ""
+            self.forward(gap + tail.decode(errors="replace"))
+        elif self._rest:
             self.forward(self._rest.decode(errors="replace"))
-        elif self.left_out:
-            told = bytes(self._tail).decode(errors="replace")
-            shown = min(len(self._tail), self.left_out)
-            self.forward(f"\n[… {self.left_out - shown:,} bytes left out …]\n{told}")
         self._rest = b""
 
     def last_lines(self, count: int = 12) -> str:
         return "\n".join(bytes(self._tail).decode(errors="replace").splitlines()[-count:])
 
 
+def _end(data: bytes) -> int:
+    """Where the next piece ends: behind a line; within one only where that is longer than a piece. 0: not yet."""
+    end = data.rfind(b"\n", 0, PIECE_BYTES) + 1
+    if end or len(data) <= PIECE_BYTES:
+        return end
+    # not within a letter
+    return next((end for end in range(PIECE_BYTES, PIECE_BYTES - 4, -1) if data[end] & 0xC0 != 0x80), PIECE_BYTES)
+
+
 def marked(rank: int, text: str, *, size: int) -> str:
     """Each line with its rank before it."""
     width = len(str(size - 1))
-    return "".join(f"[{rank:{width}}] {line}\n" for line in text.splitlines())
+    # not at all that Unicode calls the end of a line; and progress bars return to its begin
+    lines = re.split(r"\r\n?|\n", text)
+    return "".join(f"[{rank:{width}}] {line}\n" for line in (lines if lines[-1] else lines[:-1]))

@@ -108,7 +108,8 @@ def _holders(client: Client, collection: Collection) -> list[tuple[str, ...]]:
     """The addresses of the workers that hold each chunk."""
     futures = list(collection.futures)
     for _ in range(LOOKS):
-        wait(futures)
+        with client.as_current():
+            wait(futures)
         for future in futures:
             if future.status == "error":
                 future.result()  # raises

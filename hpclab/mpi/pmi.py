@@ -6,6 +6,7 @@ they have put. See "PMI: A Scalable Parallel Process-Management Interface", and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -33,11 +34,16 @@ class Conversation:
         self._size, self._name = size, name
         self._known = {"PMI_process_mapping": process_mapping(hosts)}
         self._puts: dict[str, str] = {}
+        self._many: dict[str, str] = {}
+        """What has been said of a question of many lines, which `mcmd=…` begins."""
 
     def answer(self, line: str) -> str | Barrier | Abort:
         """To one line: the line to say; or what has to happen first."""
         said = _parse(line)
-        match said.get("cmd", said.get("mcmd", "")):
+        if "mcmd" in said or self._many:  # a question of many lines gets one answer
+            self._many |= said
+            return "" if "endcmd" not in said else self._refused()
+        match said.get("cmd", ""):
             case "init":
                 version = f"pmi_version={said.get('pmi_version', '1')} pmi_subversion={said.get('pmi_subversion', '1')}"
                 return f"cmd=response_to_init {version} rc=0\n"
@@ -50,10 +56,13 @@ class Conversation:
             case "get_my_kvsname":
                 return f"cmd=my_kvsname kvsname={self._name} rc=0\n"
             case "put":
+                if "key" not in said:
+                    return "cmd=put_result rc=-1 msg=no_key\n"
                 self._puts[said["key"]] = said.get("value", "")
                 return "cmd=put_result rc=0 msg=success\n"
             case "get":
-                value = self._known.get(said["key"], self._puts.get(said["key"]))
+                key = said.get("key", "")
+                value = self._known.get(key, self._puts.get(key))
                 found = "rc=-1 msg=key_not_found value=unknown" if value is None else f"rc=0 msg=success value={value}"
                 return f"cmd=get_result {found}\n"
             case "barrier_in":
@@ -62,11 +71,16 @@ class Conversation:
             case "finalize":
                 return "cmd=finalize_ack rc=0\n"
             case "abort":
-                return Abort(int(said.get("exitcode", "1")))
-            case "spawn":
-                return "cmd=spawn_result rc=-1 msg=not_supported\n"
+                told = said.get("exitcode", "")
+                return Abort(int(told) if re.fullmatch(r"-?\d+", told, re.ASCII) else 1)
             case unknown:
                 return f"cmd={unknown}_result rc=-1 msg=unknown_command\n"
+
+    def _refused(self) -> str:
+        """MPI_Comm_spawn asks for several programs one by one, and hears once."""
+        asked, self._many = self._many, {}
+        is_last = asked.get("spawnssofar", "1") == asked.get("totspawns", "1")
+        return f"cmd={asked.get('mcmd', '')}_result rc=-1 msg=not_supported\n" if is_last else ""
 
     def passed(self, puts: Iterable[Mapping[str, str]]) -> str:
         """The line to say when all have come to the barrier, with what each has put."""
