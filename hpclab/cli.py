@@ -232,7 +232,7 @@ def _interruptible(session: Session) -> Iterator[None]:
 
 def _follow(session: Session, *, although_hopeless: bool = False) -> None:
     progress = Progress(console(stderr=True))
-    progress.say(f"session {session.name}")
+    progress.say(f"{'run' if session.program else 'session'} {session.name}")
     with progress.shown():
         for phase in follow(session, although_hopeless=although_hopeless):
             progress.tell(phase)

@@ -354,6 +354,8 @@ class Session:
             has_run=bool(main_events),
             of_what="the script had done" if program else "ran in its notebooks",
         )
+        if state == "running" and program and program.exit_status is not None:
+            state, reason = "ending", f"{program.program.name} ended with exit status {program.exit_status}"
         is_up = state in ("running", "unknown")
         roster = self._store.roster(self.name) if is_up else {}
         if program:  # whatever names the script has given them

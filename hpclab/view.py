@@ -111,9 +111,14 @@ class ProgramView:
 
 
 def script_end(events: Sequence[Event]) -> int | None:
-    """The exit status of a run's script, as soon as it has ended."""
-    told = next((event.details.get("exit_status") for event in reversed(events) if event.what == "script_ended"), None)
-    return told if isinstance(told, int) else None
+    """The exit status of a run's script, once it has ended; None also where only the end of its job has ended it."""
+    for event in events:
+        if event.what == "script_ended":
+            told = event.details.get("exit_status")
+            return told if isinstance(told, int) else None
+        if event.what in ("ending", "failed"):
+            break
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)

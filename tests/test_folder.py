@@ -32,6 +32,9 @@ PER_LOGIN = ["reverse_ask", "reverse_answer"]
         (HERE.relayed("1-ff", "asked"), "relay/1-ff.asked"),
         (HERE.connection, "connection.json"),
         (HERE.roster, "workers.json"),
+        (HERE.run_script, "run.sh"),
+        (HERE.stdout, "program/stdout"),
+        (HERE.rank_end(1), "program/rank-1"),
     ],
 )
 def test_names(path, expected):

@@ -8,7 +8,7 @@ import json
 import pytest
 from fixtures import job_record, job_spec
 
-from hpclab.job import Chunk, JobExit, JobRecord, JobState, Place, Shape, exit_meaning
+from hpclab.job import Chunk, JobExit, JobRecord, JobState, Place, Program, Shape, exit_meaning
 
 
 def test_a_job_asks_for_the_sum_of_its_chunks():
@@ -106,3 +106,27 @@ def test_every_exit_status_of_ours_has_a_meaning(exit_status):
 )
 def test_other_exit_statuses_are_told_plainly(exit_status, meaning):
     assert exit_meaning(exit_status) == meaning
+
+
+ODD = Program(script="my model.py", folder="/home/ada", arguments=("a\nb", "'", "ü", ""))
+
+
+def test_a_program_goes_through_one_line_and_comes_back():
+    assert "\n" not in ODD.to_text()
+    assert ODD.to_text().isascii()
+    assert Program.from_dict(json.loads(ODD.to_text())) == ODD
+
+
+@pytest.mark.parametrize("change", [{"script": 1}, {"folder": None}, {"arguments": [1]}, {"arguments": None}])
+def test_what_is_no_program_is_refused(change):
+    with pytest.raises((ValueError, TypeError)):
+        Program.from_dict({**dataclasses.asdict(ODD), **change})
+
+
+@pytest.mark.parametrize(
+    ("script", "path"),
+    [("model.py", "/home/ada/model.py"), ("src/model.py", "/home/ada/src/model.py"), ("/x/model.py",) * 2],
+)
+def test_a_script_is_named_as_the_user_does_and_found_from_anywhere(script, path):
+    program = Program(script=script, folder="/home/ada")
+    assert (program.name, program.path) == ("model.py", path)

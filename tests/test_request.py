@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 from dataclasses import replace
@@ -10,7 +11,8 @@ import pytest
 from fixtures import folder, settings
 
 from hpclab.batch import BATCH_SYSTEMS
-from hpclab.job import Chunk, Shape
+from hpclab.errors import ConfigError
+from hpclab.job import Chunk, Program, Shape
 from hpclab.request import Request, shaped
 
 GB = 2**30
@@ -231,3 +233,84 @@ def test_a_script_by_hand_is_for_several_batch_systems(which):
     assert "\n#SBATCH --ignore-pbs\n" in script
     assert "\n#PBS " in script
     assert folder().path not in script
+
+
+# a run
+
+
+MODEL = Program(script="model.py", folder="/home/ada/my work", arguments=("-n", "a 'b'", "two\nlines"))
+
+
+def run_of(**changes: object) -> Request:
+    system = str(changes.pop("system", "slurm"))
+    return replace(request_of(system, **changes), program=MODEL)
+
+
+@pytest.mark.parametrize(
+    ("launch", "chunks", "workers"),
+    [
+        ("mpi", (Chunk(count=2, cores=1, memory_bytes=GB), Chunk(count=3, cores=4, memory_bytes=8 * GB, gpus=1)), 3),
+        ("file", (Chunk(count=5, cores=4, memory_bytes=8 * GB, gpus=1),), 5),
+    ],
+)
+def test_scheduler_and_script_have_small_ranks_of_their_own_or_none(launch, chunks, workers):
+    changes = {"scheduler_cores": 1, "scheduler_memory_bytes": GB, "cores": 4, "memory_bytes": 8 * GB, "gpus": 1}
+    request = run_of(launch=launch, ntasks=5, **changes)
+    assert request.main_chunks() == chunks
+    assert (request.main_record.role, request.main_record.workers) == ("main", workers)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ntasks": 2}, "ask for --ntasks 3 or more, or say --launch file"),
+        ({"ntasks": 1}, "ask for --ntasks 3 or more"),
+        ({"ntasks": 3, "nodes": 4}, "ask for --ntasks 5 or more, or for fewer nodes"),
+        ({"ntasks": 3, "nodes": 4, "launch": "file"}, "ask for --ntasks 4 or more"),
+    ],
+)
+def test_a_run_with_too_few_tasks_is_refused(changes, said):
+    with pytest.raises(ConfigError, match=f"--ntasks {changes['ntasks']} is too few") as refused:
+        run_of(**changes).main_script()
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"ntasks": 3}, {"ntasks": 1, "launch": "file"}, {"ntasks": 5, "nodes": 4}], ids=str
+)
+def test_as_many_tasks_as_are_needed_will_do(changes):
+    assert run_of(**changes).main_record.workers >= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "value"),
+    [
+        ({}, "--launch", "mpi"),
+        ({"launch": "file"}, "--launch", "file"),
+        ({"ntasks": 6}, "--tasks", "6"),
+        ({}, "--system", "slurm"),
+        ({"cores": 6}, "--nthreads", "6"),
+        ({"memory_bytes": 3 * GB}, "--memory", str(3 * GB)),
+        ({}, "--gpus", None),
+        ({"gpus": 2}, "--gpus", "2"),
+        ({}, "--nodes", None),
+        ({"nodes": 2}, "--nodes", "2"),
+        ({"mpiexec": "mpirun --site"}, "--mpiexec", "mpirun --site"),
+        ({"interface": "ib0"}, "--interface", "ib0"),
+        ({}, "--program", MODEL.to_text()),
+    ],
+)
+def test_a_runs_job_is_told_its_settings(changes, name, value):
+    script = run_of(**changes).main_script()
+    assert "hpclab.inside.program" in program(script)
+    assert option(script, name) == value
+
+
+def test_the_arguments_of_a_script_do_not_break_the_lines_of_its_job():
+    assert Program.from_dict(json.loads(option(run_of().main_script(), "--program") or "")) == MODEL
+
+
+def test_a_runs_job_has_the_environment_that_a_session_has():
+    script = run_of(modules=("python",), container="/images/a.sif", export=("A=b",)).main_script()
+    for line in ("module load python", "export A=b", "hpclab_run python -P -m hpclab.inside.program "):
+        assert line in script

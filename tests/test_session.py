@@ -27,6 +27,7 @@ from fixtures import (
 from hpclab import session as session_module
 from hpclab.errors import (
     ConfigError,
+    IsRun,
     NoSuchJob,
     NoSuchSession,
     NotRunning,
@@ -39,7 +40,7 @@ from hpclab.errors import (
 from hpclab.growth import Change, Demand
 from hpclab.hosts.local import LocalHost
 from hpclab.hosts.recording import RecordingHost
-from hpclab.job import JobState
+from hpclab.job import JobState, Program
 from hpclab.names import check_name
 from hpclab.relay import Cancel, Submit
 from hpclab.session import Session
@@ -918,3 +919,86 @@ def test_a_session_that_is_over_gets_no_worker_that_was_asked_for_before(a_sessi
     with pytest.raises(NotRunning, match="has ended"):
         session.fulfil(Submit(script="add-one-worker.sh", record=WORKER))
     assert host.commands == []
+
+
+# a run
+
+
+MODEL = Program(script="model.py", folder="/home/ada/work", arguments=("--fast",))
+RAN = [("started", {"node": "n1"}), ("script", {"script": "model.py"})]
+
+
+def a_run(*answers: tuple[int, str, str]) -> tuple[Session, RecordingHost]:
+    host = with_jobs(host_that_answers(*answers), jobs=[MAIN], program=MODEL)
+    return Session.open(host, settings(), NAME), host
+
+
+def test_a_run_has_one_script_and_one_job():
+    host = host_that_answers(SUBMITTED)
+    session = Session.start(host, settings(), name=NAME, notebook_dir="/", program=MODEL)
+    assert host.commands == [("python", "-m", "hpclab.localq", "submit", HERE.run_script)]
+    assert [path for path in host.files if path.endswith(".sh")] == [HERE.run_script]
+    assert Session.open(host, settings(), NAME).program == session.program == MODEL
+
+
+@pytest.mark.parametrize(
+    ("events", "said", "state"),
+    [
+        ([], "RUNNING", "starting"),
+        (RAN[:1], "RUNNING", "starting"),
+        (RAN, "RUNNING", "running"),
+        ([*RAN, ("script_ended", {"exit_status": 7})], "RUNNING", "ending"),
+        ([*RAN, ("script_ended", {"exit_status": 7}), ("exited", {"exit_status": 7})], "FAILED", "failed"),
+        ([*RAN, ("script_ended", {"exit_status": 0}), ("exited", {"exit_status": 0})], "COMPLETED", "ended"),
+        # of a session this would be the ordinary end
+        (RAN, "TIMEOUT", "failed"),
+    ],
+)
+def test_a_run_runs_from_its_scripts_beginning_to_its_end(events, said, state):
+    session, host = a_run(localq_status(job1=said))
+    happens(host, "1", *events)
+    assert session.describe()["state"] == state
+    assert session.is_up("1") == (len(events) > 1)
+
+
+def test_all_workers_of_a_runs_scheduler_are_its_jobs():
+    session, host = a_run(localq_status(job1="RUNNING"))
+    happens(host, "1", *RAN)
+    host.files[HERE.roster] = json.dumps({"workers": [{"name": name} for name in ("2", "3", "1-0")]})
+    assert session.describe()["workers"]["joined"] == 3
+
+
+@pytest.mark.parametrize(
+    "grow",
+    [
+        lambda s: s.add_worker(s.request.worker_record()),
+        lambda s: s.scale(3),
+        lambda s: s.keep(3),
+        lambda s: s.remove_worker("1"),
+    ],
+)
+def test_a_run_does_not_grow(grow):
+    session, host = a_run()
+    with pytest.raises(NotRunning, match=r"is a run of model\.py"):
+        grow(session)
+    assert host.commands == []
+
+
+def test_there_is_nothing_to_connect_to_in_a_run():
+    session, _ = a_run()
+    with pytest.raises(IsRun, match="hpclab attach calm-otter"):
+        session.check_running()
+
+
+def test_a_run_is_not_meant_by_who_names_no_session_to_grow():
+    _, host = a_run(*[localq_status(job1="RUNNING")] * 2)
+    assert Session.only(host, settings()).name == NAME
+    with pytest.raises(NoSuchSession, match="no session is running"):
+        Session.only(host, settings(), to_grow=True)
+
+
+def test_a_piece_of_what_was_printed_is_read_from_anywhere():
+    session, host = a_run()
+    host.files[HERE.stdout] = "abcdef"
+    assert session.printed(HERE.stdout, 2) == b"cdef"
+    assert session.printed(HERE.stderr, 0) == b""

@@ -15,12 +15,13 @@ from hpclab.config import load
 from hpclab.event import Event
 from hpclab.follow import Phase
 from hpclab.growth import Change, Offer
-from hpclab.job import JobState, JobStatus, Shape
+from hpclab.job import JobState, JobStatus, Program, Shape
 from hpclab.session import Story
 from hpclab.show import (
     change_text,
     config_table,
     connection_text,
+    detached_text,
     offers_table,
     phase_text,
     sessions_table,
@@ -28,7 +29,7 @@ from hpclab.show import (
     story_text,
     submitted_text,
 )
-from hpclab.view import JobView, unreadable
+from hpclab.view import JobView, ProgramView, unreadable
 
 LONG_NODE = "c2-n0417.compute.scientific-cluster.example.org"
 LONG_REASON = "waits for slots: needs 16, 1 of 128 are free, and then there is more to be said about it"
@@ -237,3 +238,36 @@ def test_the_config_tells_value_and_source():
 def test_the_config_shows_lines_as_they_are():
     _, chosen = load({"HPCLAB_PROLOGUE": "pip install 'x[all]'"}, [], {})
     assert "pip install 'x[all]'" in "\n".join(shown(config_table(chosen), 120))
+
+
+# runs
+
+
+PROGRAM = ProgramView(
+    program=Program(script="/data/model.py", folder="/", arguments=("--name", "a b")),
+    launch="mpi",
+    has_begun=True,
+    exit_status=None,
+)
+RUN = replace(SESSION, program=PROGRAM, connection=None)
+
+
+def test_a_run_is_shown_with_its_script_and_without_words_about_notebooks():
+    short = replace(RUN, jobs=(a_job("1", "main", JobState.RUNNING, node="node17", end_time=NOON + 60),))
+    text = "\n".join(shown(status_text(short.describe())))
+    assert "/data/model.py --name 'a b'" in text
+    assert "60 s left" in text or "1 min left" in text
+    assert "notebooks" not in text
+
+
+def test_a_list_tells_runs_from_sessions():
+    lines = shown(sessions_table([SESSION.describe(), RUN.describe()]))
+    assert [line.rstrip().endswith("model.py") for line in table(lines)[2:]] == [False, True]
+    assert max(map(len, table(lines))) <= 80
+    assert "script" not in "\n".join(shown(sessions_table([SESSION.describe()])))
+
+
+def test_a_run_that_nobody_waits_for_says_how_to_go_on():
+    text = detached_text("calm-otter", "model.py")
+    for command in ("hpclab status calm-otter", "hpclab attach calm-otter", "hpclab stop calm-otter"):
+        assert command in text

@@ -16,7 +16,7 @@ from hpclab.errors import NoSuchSession, SessionExists, StoreError, UnreadableOu
 from hpclab.event import Event, to_line
 from hpclab.hosts.local import LocalHost
 from hpclab.hosts.recording import RecordingHost
-from hpclab.job import JobState, JobStatus
+from hpclab.job import JobState, JobStatus, Program
 from hpclab.store import Activity, Known, SessionRecord, Store, WorkerSeen
 
 HERE = folder()
@@ -171,6 +171,8 @@ def test_a_session_that_cannot_be_read_is_left_as_it_is(host, text):
         ("settings", {"memory_bytes": 1.5}),
         ("settings", {"prologue": "module load python"}),
         ("settings", {"mpiexec": ["mpiexec"]}),
+        ("program", {"script": "model.py"}),
+        ("program", "model.py"),
     ],
 )
 def test_a_session_of_another_kind_is_refused(host, key, value):
@@ -178,6 +180,18 @@ def test_a_session_of_another_kind_is_refused(host, key, value):
     host.files[HERE.session] = json.dumps({**json.loads(TEXT), key: value})
     with pytest.raises(StoreError, match="the session 'calm-otter' cannot be read"):
         store(host).session(NAME)
+
+
+def test_a_run_remembers_its_program():
+    program = Program(script="model.py", folder="/home/ada", arguments=("--fast", "a b"))
+    record = session_record(program=program)
+    assert SessionRecord.from_text(record.to_text(), settings()) == record
+
+
+def test_a_session_of_an_older_version_is_no_run():
+    given = json.loads(TEXT)
+    del given["program"]
+    assert SessionRecord.from_text(json.dumps(given), settings()).program is None
 
 
 def test_options_that_an_older_version_did_not_know_have_the_defaults():

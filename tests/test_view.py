@@ -10,12 +10,14 @@ import pytest
 from fixtures import NOON, connection, job_record, session_view
 
 from hpclab.event import Event
-from hpclab.job import JobExit, JobState, JobStatus
+from hpclab.job import JobExit, JobState, JobStatus, Program
 from hpclab.view import (
     SILENT_S,
     JobView,
+    ProgramView,
     SessionView,
     last_run,
+    script_end,
     session_state,
     silent_status,
     true_status,
@@ -123,6 +125,69 @@ def test_a_job_that_the_batch_system_started_again_runs():
 def test_a_foreign_exit_status_is_no_success_and_no_error_of_ours(exit_status):
     told = [Event(time=NOON, what="exited", details={"exit_status": exit_status})]
     assert true_status(status(JobState.UNKNOWN), told).state in (JobState.FAILED, JobState.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("exit_status", "state"),
+    [(0, JobState.DONE), (7, JobState.FAILED), (JobExit.SESSION_OVER, JobState.FAILED), (137, JobState.FAILED)],
+)
+@pytest.mark.parametrize("said", [JobState.DONE, JobState.FAILED, JobState.UNKNOWN, JobState.GONE])
+def test_an_exit_status_of_a_runs_script_means_nothing_of_ours(said, exit_status, state):
+    if (said is JobState.DONE) != (exit_status == 0) and said.is_final and said is not JobState.GONE:
+        return  # no batch system says so
+    told = [
+        *events("started", "script"),
+        Event(time=NOON + 3, what="script_ended", details={"exit_status": exit_status}),
+        *events("ending", exit_status=exit_status, reason="model.py ended"),
+    ]
+    true = true_status(status(said, reason="as it says"), told)
+    assert (true.state, true.reason) == (state, "model.py ended")
+
+
+# script_end
+
+
+def script_ended(exit_status: object) -> Event:
+    return Event(time=NOON, what="script_ended", details={"exit_status": exit_status})
+
+
+@pytest.mark.parametrize(
+    ("told", "end"),
+    [
+        ([], None),
+        (events("started", "script"), None),
+        ([*events("started", "script"), script_ended(7)], 7),
+        ([*events("started", "script"), script_ended(0), *events("ending", exit_status=0)], 0),
+        # the job was ending already, and has ended the script
+        ([*events("started", "script", "ending"), script_ended(143)], None),
+        ([script_ended("?")], None),
+    ],
+)
+def test_a_script_has_ended_when_it_was_the_first_to_do_so(told, end):
+    assert script_end(told) == end
+
+
+MODEL = Program(script="model.py", folder="/home/ada", arguments=("--fast",))
+
+
+def test_a_run_is_described_with_its_script(a_session):
+    told = [*events("started", "script"), script_ended(7)]
+    program = ProgramView.of(MODEL, "mpi", told)
+    assert program.has_begun
+    described = replace(a_session, program=program, connection=None).describe()
+    assert described["program"] == {
+        "script": "model.py",
+        "arguments": ["--fast"],
+        "launch": "mpi",
+        "exit_status": 7,
+    }
+    assert (described["jupyter_url"], described["tunnel"]) == (None, None)
+
+
+def test_of_a_job_that_was_started_again_the_last_script_counts():
+    told = [*events("started", "script"), script_ended(7), *events("started")]
+    program = ProgramView.of(MODEL, "file", told)
+    assert (program.has_begun, program.exit_status) == (False, None)
 
 
 # session_state

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from asyncio.subprocess import Process
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ from hpclab.versions import from_words
 
 SCRIPT_GRACE_S = 6
 """How long a script that was told to end may take; batch systems kill 10 s and more after they have told."""
+KILLED = 128
+"""An exit status from here on is a signal's, as shells have it."""
 LOOK_EVERY_S = 0.3
 END_IS_TOLD_S = 3
 """How the script's rank ended may be known so much later than that others did, by way of a shared file system."""
@@ -66,6 +69,8 @@ class ProgramSupervisor(Supervisor):
     """None: the script has not ended."""
     is_told: bool = False
     """By the batch system, to end."""
+    canary: Process | None = None
+    """It does nothing; if it dies of a signal that we hear, then the batch system sends it to all processes."""
 
     @property
     def name(self) -> str:
@@ -91,6 +96,9 @@ class ProgramSupervisor(Supervisor):
         self.check_script()
         for path in (self.folder.stdout, self.folder.stderr):
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+        # its input ends with us
+        self.canary = await asyncio.create_subprocess_exec("cat", stdin=subprocess.PIPE, start_new_session=True)
+        self.take(self.canary, lambda _: None)
         await self.start_parts({**own_python_first(os.environ), "HPCLAB_SUPERVISOR": f"{private}/supervisor"})
 
     def check_script(self) -> None:
@@ -115,11 +123,17 @@ class ProgramSupervisor(Supervisor):
         raise NotImplementedError
 
     def told_to_end(self) -> None:
-        """The script hears it, and has a while; then the job ends, whatever the script does."""
+        """The script hears it, once, and has a while; then the job ends, whatever the script does."""
         if not self.is_told:
             self.is_told = True
+            loop = asyncio.get_running_loop()
+            loop.call_later(SIGNAL_MAY_COME_S, self.pass_on_once)
+            loop.call_later(SCRIPT_GRACE_S, self.end_as_told)
+
+    def pass_on_once(self) -> None:
+        """What saves its results when it hears the signal must not hear it again meanwhile."""
+        if self.canary is None or self.canary.returncode is None:
             self.pass_on_signal()
-            asyncio.get_running_loop().call_later(SCRIPT_GRACE_S, self.end_as_told)
 
     def end_as_told(self) -> None:
         ended = "" if self.script_status is None else f"; {ended_in_words(self.name, self.script_status)}"
@@ -187,20 +201,23 @@ class RanksSupervisor(ProgramSupervisor):
 
     async def watch_ranks(self) -> None:
         scheduler_is_told = False
+        said_at = 0.0
         while self.script_status is None:
             script, scheduler = await asyncio.to_thread(self.rank_ends)
-            if script is not None:
-                self.script_ended(script)
+            now = time.monotonic()
+            said_at = said_at or now if script.exit_status is not None else 0.0
+            if script.exit_status is not None and (script.is_gone or now - said_at > END_IS_TOLD_S):
+                self.script_ended(script.exit_status)
             # with 0 it was shut down by the script, which may go on without
-            elif scheduler and not scheduler_is_told:
+            elif scheduler.is_gone and scheduler.exit_status and not scheduler_is_told:
                 scheduler_is_told = True
-                reason = f"{JobExit.SCHEDULER_DIED.meaning} ({ended_in_words('its MPI rank', scheduler)})"
-                self.end_without_script(JobExit.SCHEDULER_DIED, reason)
+                how = ended_in_words("its MPI rank", scheduler.exit_status)
+                self.end_without_script(JobExit.SCHEDULER_DIED, f"{JobExit.SCHEDULER_DIED.meaning} ({how})")
             await asyncio.sleep(LOOK_EVERY_S)
 
-    def rank_ends(self) -> tuple[int | None, int | None]:
-        """The exit statuses of script and scheduler, as soon as they are known."""
-        return _number_in(self.folder.rank_end(SCRIPT_RANK)), _number_in(self.folder.rank_end(0))
+    def rank_ends(self) -> tuple[RankEnd, RankEnd]:
+        """Of script and scheduler."""
+        return rank_end(self.folder.rank_end(SCRIPT_RANK)), rank_end(self.folder.rank_end(0))
 
     def launcher_ended(self, exit_status: int) -> None:
         began = Path(self.folder.rank_end(SCRIPT_RANK)).exists()
@@ -212,8 +229,8 @@ class RanksSupervisor(ProgramSupervisor):
             self.end(JobExit.SCRIPT_NEVER_BEGAN)
 
     async def last_words(self) -> None:
-        """The other ranks end by themselves when the script has ended."""
-        if self.launcher and self.script_status is not None:
+        """The other ranks end by themselves when the script has ended, unless it was killed."""
+        if self.launcher and self.script_status is not None and self.script_status < KILLED:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.launcher.wait(), WIND_DOWN_S)
 
@@ -248,7 +265,7 @@ class PartsSupervisor(ProgramSupervisor):
                 stderr=err,
                 start_new_session=True,
             )
-        self.take(self.script, lambda code: self.script_ended(128 - code if code < 0 else code))
+        self.take(self.script, lambda code: self.script_ended(KILLED - code if code < 0 else code))
         self.report("script", script=self.name, node=socket.gethostname())
 
     def pass_on_signal(self) -> None:
@@ -280,18 +297,27 @@ LAUNCHES: dict[str, Callable[..., ProgramSupervisor]] = {"mpi": RanksSupervisor,
 
 def ended_in_words(name: str, exit_status: int) -> str:
     """Shells make an exit status of a signal, too."""
-    if exit_status > 128 and exit_status - 128 in signal.valid_signals():
-        return f"{name} was killed by signal {exit_status - 128}"
+    if exit_status > KILLED and exit_status - KILLED in signal.valid_signals():
+        return f"{name} was killed by signal {exit_status - KILLED}"
     return f"{name} ended with exit status {exit_status}"
 
 
-def _number_in(path: str) -> int | None:
-    """None: there is none (yet)."""
+@dataclass(frozen=True, kw_only=True)
+class RankEnd:
+    """How an MPI rank ended, as far as it is told."""
+
+    exit_status: int | None = None
+    is_gone: bool = False
+    """Its process is gone; else it is its own last word."""
+
+
+def rank_end(path: str) -> RankEnd:
     try:
         text = Path(path).read_text()
     except OSError:
-        return None
-    return int(text) if text.endswith("\n") and text.strip().isdecimal() else None
+        return RankEnd()
+    number = int(text) if text.strip().isdecimal() else None
+    return RankEnd(exit_status=number, is_gone=number is not None and text.endswith("\n"))
 
 
 def _parse() -> ProgramSupervisor:

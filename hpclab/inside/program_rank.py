@@ -6,18 +6,20 @@ initialize() does. So what comes before that is done and told once, and a script
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpclab.inside.program_plan import SCRIPT_RANK, ProgramPlan, rank_variables, wants_end
 from hpclab.inside.program_script import run_script
 from hpclab.inside.report import note, report
-from hpclab.inside.world import whole_world
+from hpclab.inside.world import is_here, whole_world
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm
@@ -42,7 +44,10 @@ def main() -> None:
     # the script's own messages shall not meet ours
     world = MPI.COMM_WORLD.Dup()
     if rank == SCRIPT_RANK:
-        _run_first(plan, world)
+        end = End(plan.folder.rank_end(rank))
+        # the first to be registered is called last
+        atexit.register(end.tell)
+        _run_first(plan, world, end)
     else:
         _follow(plan, world, rank)
 
@@ -53,7 +58,22 @@ def _ask_for_end(path: str, scratch: str) -> None:
     Path(wants_end(scratch, os.getppid())).write_text(f"{path}\n")
 
 
-def _run_first(plan: ProgramPlan, world: Comm) -> None:
+class End:
+    """The script's exit status, told when Python ends: MPI's own end may wait for ranks that were killed for ever."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.exit_status: int | None = None
+
+    def tell(self) -> None:
+        sys.stdout.flush()
+        if self.exit_status is not None:
+            with suppress(OSError):
+                # without a line's end: the last word is the shell's
+                Path(self._path).write_text(str(self.exit_status))
+
+
+def _run_first(plan: ProgramPlan, world: Comm, told: End) -> None:
     name = plan.program.name
     report(plan.folder, plan.job_id, "script", script=name, node=os.uname().nodename)
     for descriptor, path in ((1, plan.folder.stdout), (2, plan.folder.stderr)):
@@ -69,15 +89,22 @@ def _run_first(plan: ProgramPlan, world: Comm) -> None:
     late = threading.Timer(TELL_AFTER_S, tell_late)
     late.daemon = True
     late.start()
+    is_in_vain = False
     try:
         run_script(plan.program)
+        told.exit_status = 0
+        is_in_vain = others.wait
+    except SystemExit as end:
+        told.exit_status = end.code & 0xFF if isinstance(end.code, int) else int(end.code is not None)
+        is_in_vain = NOT_CALLED in str(end.__cause__)
+        raise
     finally:
         late.cancel()
+        others.tell(False)
         sys.stdout.flush()
-        if others.wait:
-            others.tell(False)
+        if is_in_vain:
             tell_user(
-                f"{name} ended and never called initialize(): it ran once, and {waiting} MPI ranks waited in vain\n"
+                f"{name} has not called initialize(): it ran once, and {waiting} MPI ranks waited in vain\n"
                 "call hpclab.initialize() before Client(), or say --launch file, where a plain Client() is enough"
             )
 
@@ -125,7 +152,9 @@ class Others:
 
 
 def _follow(plan: ProgramPlan, world: Comm, rank: int) -> None:
-    signal.signal(signal.SIGTERM, _Patience())
+    if is_here("HPCLAB_SUPERVISOR"):
+        # on other nodes the launcher's own process is told as well, and takes its ranks with it
+        signal.signal(signal.SIGTERM, _Patience())
     # meanwhile, what it will need
     import distributed  # noqa: F401
 

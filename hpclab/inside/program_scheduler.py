@@ -22,6 +22,7 @@ from hpclab.inside.environ import worker_environment
 from hpclab.inside.guard import Door, Guard
 from hpclab.inside.plan import LOOPBACK
 from hpclab.inside.program_plan import ProgramPlan
+from hpclab.inside.program_script import go_beside
 from hpclab.inside.report import announce, report
 from hpclab.inside.roster import Roster
 from hpclab.inside.scheduler import addresses, hold_the_line
@@ -56,6 +57,7 @@ def main() -> None:
     plan = ProgramPlan.from_text(sys.argv[1])
     os.umask(0o077)
     os.environ |= {**worker_environment(os.environ, plan.folder), "HPCLAB_INTERFACE": plan.interface}
+    go_beside(plan.program)
     dask.config.refresh()
     dask.config.set({"distributed.scheduler.http.routes": []})
     asyncio.run(_run(plan))

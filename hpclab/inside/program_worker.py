@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from pathlib import Path
 
 from hpclab.inside import worker_job
 from hpclab.inside.program_plan import ProgramPlan, rank_of
+from hpclab.inside.program_script import go_beside
 from hpclab.launchers import without_mpi
 
 
@@ -24,8 +24,7 @@ def main() -> int:
     kept = without_mpi(dict(os.environ))
     os.environ.clear()
     os.environ |= {**kept, "HPCLAB_JOB_ID": plan.job_id, "HPCLAB_JOB_END_TIME": str(plan.end_time)}
-    os.chdir(plan.program.folder)
-    sys.path.insert(0, str(Path(plan.program.path).resolve().parent))
+    go_beside(plan.program)
     sys.argv = [
         *["worker_job", plan.folder.path, "--workers", str(count), "--first-index", str(index)],
         *["--nthreads", str(plan.nthreads), "--memory", str(plan.memory_bytes), "--gpus", str(plan.gpus)],
