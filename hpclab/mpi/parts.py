@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dask.base import is_dask_collection
-from distributed import Client, Future, futures_of, wait
+from distributed import CancelledError, Client, Future, futures_of, wait
 
 from hpclab.errors import ConfigError, DataLost
 from hpclab.mpi.chunks import Index, Layout
@@ -42,8 +43,9 @@ class Collection:
         """
         if isinstance(given, Future):
             given = [given]
-        if is_dask_collection(data := getattr(given, "data", None)):
-            given = data  # xarray's DataArray
+        # xarray's DataArray; not the column of a dataframe, which may have any name
+        if hasattr(type(given), "data") and is_dask_collection(given.data):
+            given = given.data
         if is_dask_collection(given):
             futures, indices = _of_collection(client, given)
         elif isinstance(given, (list, tuple)) and all(isinstance(future, Future) for future in given):
@@ -60,14 +62,27 @@ class Collection:
 
 
 def _of_collection(client: Client, given: Any) -> tuple[tuple[Future, ...], tuple[Index, ...]]:
-    keys = list(_numbered(given.__dask_keys__()))
-    known = {future.key: future for future in futures_of(given)}
-    if not all(key in known for _, key in keys):
-        known = {future.key: future for future in futures_of(client.persist(given))}
-    try:
-        return tuple(known[key] for _, key in keys), tuple(index for index, _ in keys)
-    except KeyError as error:
-        raise ConfigError(f"Dask computes this {type(given).__name__} in one piece, not in chunks\n{NEXT}") from error
+    found = _held(given) or _held(client.persist(given))
+    if found is None:
+        raise ConfigError(f"Dask computes this {type(given).__name__} in one piece, not in chunks\n{NEXT}")
+    return tuple(future for _, future in found), tuple(index for index, _ in found)
+
+
+def _held(given: Any) -> list[tuple[Index, Future]] | None:
+    """Each chunk's future, with its place; None: not all of them are there."""
+    known: dict[Any, Future] = {future.key: future for future in futures_of(given)}
+    if not known:
+        return None
+    graph = given.__dask_graph__()
+    found = []
+    for index, key in _numbered(given.__dask_keys__()):
+        while key not in known:
+            # a dataframe gives what it has computed another name, an alias
+            key = getattr(graph.get(key), "target", None)
+            if key is None:
+                return None
+        found.append((index, known[key]))
+    return found
 
 
 def _numbered(keys: Any, index: Index = ()) -> Iterator[tuple[Index, Any]]:
@@ -108,7 +123,7 @@ def _holders(client: Client, collection: Collection) -> list[tuple[str, ...]]:
     """The addresses of the workers that hold each chunk."""
     futures = list(collection.futures)
     for _ in range(LOOKS):
-        with client.as_current():
+        with client.as_current(), contextlib.suppress(CancelledError):
             wait(futures)
         for future in futures:
             if future.status == "error":
@@ -136,7 +151,7 @@ def _addresses(client: Client, workers: Sequence[str]) -> list[str]:
     names = {str(told["name"]): address for address, told in there.items()}
     found = [worker if worker in there else names.get(str(worker), "") for worker in workers]
     if not found or "" in found or len(set(found)) < len(found):
-        known = ", ".join(names) or "none"
+        known = ", ".join(sorted(names)) or "none"
         raise ConfigError(f"{list(workers)} are not different Dask workers of this cluster\nits workers: {known}")
     return found
 
