@@ -36,6 +36,9 @@ MPI_VARIABLES = (
     "FLUX_PMI",
 )
 
+ONE_NODE = {"UCX_TLS": "sm,self"}
+"""For ranks that share a node: they need no network for MPI, and so no port that others could knock at."""
+
 
 # A shell around each rank. Hydra kills all ranks when it reaps one that died by a signal, whatever it was asked; an
 # exit status it lets pass, and the shell makes the one of the other. It does not hear what is meant for the rank, nor

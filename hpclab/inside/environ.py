@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from hpclab.connection import DASHBOARD_PATH
 from hpclab.folder import SessionFolder
-from hpclab.launchers import without_mpi
+from hpclab.launchers import ONE_NODE, without_mpi
 
 
 def dask_tls(folder: SessionFolder) -> dict[str, str]:
@@ -53,9 +53,7 @@ def worker_environment(base: Mapping[str, str], folder: SessionFolder) -> dict[s
 
 def rank_environment(base: Mapping[str, str], folder: SessionFolder, *, one_node: bool) -> dict[str, str]:
     """For the ranks of dask-mpi, which find the session's folder in it."""
-    # ranks of one node need no network for MPI, and so no port that others could knock at
-    shared_memory = {"UCX_TLS": "sm,self"} if one_node else {}
-    return {**worker_environment(base, folder), **RANK_ONLY, **shared_memory}
+    return {**worker_environment(base, folder), **RANK_ONLY, **(ONE_NODE if one_node else {})}
 
 
 def notebook_environment(base: Mapping[str, str], folder: SessionFolder, scheduler_address: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpclab.errors import WorldFailed
-from hpclab.launchers import family, without_mpi
+from hpclab.launchers import ONE_NODE, family, without_mpi
 
 BATCH_VARIABLES = ("SLURM_", "PBS_", "LSB_", "JOB_ID", "PE_HOSTFILE")
 """By which a launcher would take the job's nodes for its own."""
@@ -44,7 +44,10 @@ class Berth:
 
 def mpi_environment(base: Mapping[str, str]) -> dict[str, str]:
     """A worker's environment for MPI programs that are no part of the one that the worker may be of."""
-    return {**without_mpi(dict(base)), **{name: value for name, value in base.items() if name.startswith(KEPT)}}
+    kept = {name: value for name, value in base.items() if name.startswith(KEPT)}
+    env = {**without_mpi(dict(base)), **kept}
+    # what a main job on one node has, whose workers may be in a larger world now
+    return dict(env.items() - ONE_NODE.items())
 
 
 def mpiexec_argv(mpiexec: str, version: str, berths: Sequence[Berth], *, agent: str) -> list[str]:
@@ -100,18 +103,21 @@ async def launched(
     addresses = {berth.host: berth.address for berth in reversed(berths)}
     folder = tempfile.mkdtemp(prefix="hpclab-", dir=None if len(tempfile.gettempdir()) < 70 else "/tmp")
 
+    serving: set[asyncio.Task[None]] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked = json.loads(await reader.readline())
-        running = asyncio.ensure_future(run_there(addresses[asked["host"]], asked["command"]))
-        gone = asyncio.ensure_future(reader.read())
-        await asyncio.wait([running, gone], return_when=asyncio.FIRST_COMPLETED)
-        gone.cancel()
-        if running.done():
-            status, said = (255, str(running.exception())) if running.exception() else running.result()
+        """One agent, as long as its command runs."""
+        task = asyncio.current_task()
+        assert task
+        serving.add(task)
+        task.add_done_callback(serving.discard)
+        with contextlib.closing(writer):
+            asked = json.loads(await reader.readline())
+            try:
+                status, said = await run_there(addresses[asked["host"]], asked["command"])
+            except OSError as error:
+                status, said = 255, str(error)
             writer.write(json.dumps({"exit_status": status, "said": said}).encode() + b"\n")
-        else:
-            running.cancel()
-        writer.close()
 
     server = await asyncio.start_unix_server(serve, f"{folder}/agent", limit=2**20)
     env = {name: value for name, value in mpi_environment(os.environ).items() if not name.startswith(BATCH_VARIABLES)}
@@ -131,6 +137,9 @@ async def launched(
         if process:
             await ended(process)
         server.close()
+        for task in serving:
+            task.cancel()  # agents that the launcher has left behind hear that nobody is here any more
+        await asyncio.gather(*serving, return_exceptions=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -28,6 +28,8 @@ from hpclab.mpi.within import sit_within
 LOOK_AT_WORKERS_EVERY_S = 1.0
 ALL_FAILURES_WITHIN_S = 0.6
 """When one rank fails, others often fail of it; which one was the first is seen when all have told."""
+FIRST_FAILURE_WITHIN_S = 3.0
+"""Where those that have told so far rather failed of another one."""
 ALL_LEFT_WITHIN_S = 10.0
 THREADS_LEFT_WITHIN_S = 1.0
 """Of ranks that are the workers themselves: one that waits for another that has failed never leaves."""
@@ -224,18 +226,23 @@ class _Run:
 
     def first_failure(self, futures: Sequence[Future]) -> BaseException:
         """Of all failures the one that the others are of."""
-        deadline = time.monotonic() + ALL_FAILURES_WITHIN_S
-        while any(future.status == "pending" for future in futures) and time.monotonic() < deadline:
+        began = time.monotonic()
+        while any(future.status == "pending" for future in futures):
             self.hear(within_s=0.05)
+            errors = [future.exception() for future in futures if future.status == "error"]
+            is_explained = bool(errors) and min(map(_weight, errors)) < OF_OTHERS
+            if time.monotonic() - began > (ALL_FAILURES_WITHIN_S if is_explained else FIRST_FAILURE_WITHIN_S):
+                break
         there = self.client.nthreads()
         for rank, worker in enumerate(self.parts):
             if worker not in there:
                 self.sitting.discard(rank)
                 return lost(rank, worker)
-        errors: list[BaseException] = [future.exception() for future in futures if future.status == "error"]
+        errors = [future.exception() for future in futures if future.status == "error"]
         if not errors:
             return DataLost("the ranks' tasks were cancelled\nsay it again, and keep the session's scheduler")
-        return min(errors, key=_weight)
+        first: BaseException = min(errors, key=_weight)
+        return first
 
     def end(self, futures: Sequence[Future]) -> None:
         """Cancel what still runs, and wait until it is gone."""
@@ -280,7 +287,8 @@ def _once_only(dask_scheduler: Any, keys: Sequence[str]) -> None:
             task.loose_restrictions = True
 
 
-_OF_OTHERS = ("told", "waits", "alone", "finalize")
+OF_OTHERS = 4
+KINDS_OF_OTHERS = ("exited", "told", "waits", "alone", "finalize")
 """How ranks fail because another one has."""
 
 
@@ -290,11 +298,9 @@ def _weight(error: BaseException) -> int:
         return 0
     if not isinstance(error, RankFailed):
         return 1
-    if error.kind in _OF_OTHERS:
-        return 5
     # MPI's own errors are mostly about another rank that is gone
-    if error.kind == "raised" and "mpi4py.MPI.Exception" in str(error):
-        return 4
+    if error.kind in KINDS_OF_OTHERS or (error.kind == "raised" and "mpi4py.MPI.Exception" in str(error)):
+        return OF_OTHERS
     return 3 if error.kind == "abort" else 2
 
 

@@ -26,7 +26,7 @@ from hpclab.mpi.chunks import Chunks
 from hpclab.mpi.line import LINE, OUTPUT, Line
 from hpclab.mpi.parcel import Opened, Parcel, pack
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 GRACE_S = 2.0
 """How long a rank that has told why it fails may take to end."""
 
@@ -38,6 +38,8 @@ def main() -> None:
     else:
         line, life = (socket.socket(fileno=int(fd)) for fd in where[:2])
     up_read, up_write = os.pipe()
+    # what the rank leaves behind, even a daemon, becomes the guardian's child, which is inherited no further
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     rank = os.fork()
     if rank:
         line.close()
@@ -103,7 +105,8 @@ def _guard(rank: int, worker: Line, life: socket.socket, up: int) -> None:
             waits_for.remove(life)
         if woken in ready:
             os.read(woken, 100)
-    _kill(rank)  # what it has started
+    _kill(rank)
+    _end_children()
     for path in segments:
         with contextlib.suppress(OSError):
             Path(path).unlink()
@@ -127,6 +130,16 @@ def _kill(rank: int) -> None:
         os.killpg(rank, signal.SIGKILL)
 
 
+def _end_children() -> None:
+    """What the rank has started, and left."""
+    own = Path(f"/proc/self/task/{os.getpid()}/children")
+    with contextlib.suppress(OSError):  # no more children; or a kernel that does not tell of them
+        while True:
+            for pid in map(int, own.read_text().split()):
+                os.kill(pid, signal.SIGKILL)
+            os.wait()
+
+
 # the rank
 
 
@@ -146,9 +159,11 @@ class _Rank:
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         stack = os.memfd_create("hpclab-stack", os.MFD_CLOEXEC)
         faulthandler.register(signal.SIGUSR1, file=stack, all_threads=True)
-        self._worker.say("hello", Parcel(stack, "stack"), pid=os.getpid())
+        self._worker.say("hello", Parcel(stack, "stack"), pid=(own := os.getpid()))
         try:
             result, opened = self._work()
+            if os.getpid() != own:  # the function has forked, and both have come back
+                os._exit(0)
             parcel = _packed(result, opened)
         except _Failure as failure:
             self._fail(failure)
@@ -182,10 +197,10 @@ class _Rank:
 
     def _world(self) -> Any:
         """MPI's communicator of all ranks."""
-        import mpi4py
-
-        mpi4py.rc.initialize = mpi4py.rc.finalize = False
         try:
+            import mpi4py
+
+            mpi4py.rc.initialize = mpi4py.rc.finalize = False
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:
             raise _Failure("mpi4py", f"{error} ({sys.executable})") from error

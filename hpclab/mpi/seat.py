@@ -23,6 +23,7 @@ from distributed import Worker, get_worker, secede
 from distributed.core import Status
 
 from hpclab.errors import HpclabError, RankFailed, WorkerLost, WorldFailed
+from hpclab.launchers import ONE_NODE
 from hpclab.mpi.chunks import Index, Layout
 from hpclab.mpi.fence import Fence, run_at
 from hpclab.mpi.launch import Berth, find_mpiexec, launched, mpi_environment, run_daemon
@@ -311,8 +312,7 @@ class _Held:
         environ = {"PMI_FD": self.pmi_fd, "PMI_RANK": self.seat.rank, "PMI_SIZE": self.seat.size}
         self.world_environ = {name: str(value) for name, value in environ.items()}
         if len(set(nodes)) == 1:
-            # ranks of one node need no network for MPI, and so no port that others could knock at
-            self.world_environ["UCX_TLS"] = "sm,self"
+            self.world_environ |= ONE_NODE
         return families.pop()
 
     async def fenced(self, brought: Any) -> list[Any]:
@@ -330,7 +330,7 @@ class _Held:
     async def serve_pmi(self, end: socket.socket) -> None:
         """PMI's server for this rank, until the rank has ended."""
         reader, writer = await asyncio.open_connection(sock=end)
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError), contextlib.closing(writer):
             while line := await reader.readline():
                 assert self.conversation is not None
                 answer = self.conversation.answer(line.decode())
@@ -383,6 +383,8 @@ class _Held:
             )
         if self.result:
             return self.seat.failed("finalize", f"{how} in MPI_Finalize, after its function had returned{evidence}")
+        if code > 0:
+            return self.seat.failed("exited", f"{how}, before its function had returned{evidence}")
         hint = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
         return self.seat.failed("died", f"{how}{hint}, before its function had returned{evidence}")
 
