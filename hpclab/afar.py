@@ -26,6 +26,7 @@ from hpclab.errors import (
     INTERRUPTED,
     ConnectionLost,
     HpclabError,
+    IsRun,
     LoginFailed,
     NoSuchSession,
     RemoteUnfit,
@@ -212,6 +213,8 @@ class Afar:
                 else:
                     answers.close()
                     self._show(described, wishes)
+        except IsRun:
+            raise  # and will be followed in another way
         except HpclabError:
             if self.place.name and not is_up:
                 self._say(f"session {self.place.name}: see `hpclab status {self.place.name}`, or attach to it later")

@@ -29,6 +29,7 @@ from hpclab.errors import (
     CommandError,
     ConfigError,
     HpclabError,
+    IsRun,
     SiteUnfit,
     StoreError,
     TookTooLong,
@@ -79,7 +80,8 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     # whatever we or the jobs write is the user's alone
     os.umask(0o077)
-    sys.exit(run(sys.argv[1:], debug="--debug" in sys.argv))
+    # only there it is ours: a script of `hpclab run` may have one, too
+    sys.exit(run(sys.argv[1:], debug=sys.argv[1:2] == ["--debug"]))
 
 
 def run(argv: list[str], *, debug: bool = False) -> int:
@@ -264,7 +266,10 @@ def run_script(name: str, detach: bool, script: str, arguments: tuple[str, ...],
     """
     settings = _settings(**given)
     if settings.host:
-        sys.exit(afar(place_of(settings, "", [])).run(click.get_current_context().meta["argv"]))
+        exit_status = afar(place_of(settings, "", [])).run(click.get_current_context().meta["argv"])
+        if detach or exit_status == INTERRUPTED:
+            click.echo(f"from here, say these with --host {settings.host}", err=True)
+        sys.exit(exit_status)
     program = checked_program(_host(), script, arguments, folder=_here())
     with held_back() as let_through:
         session = Session.start(_host(), settings, name=name, notebook_dir=_here(), program=program)
@@ -579,7 +584,11 @@ def attach(name: str | None, host: str | None, as_json: bool, no_tunnel: bool, n
         from hpclab.afar import Wishes
 
         wishes = Wishes(as_json=as_json, browser=not no_browser, tunnel=not no_tunnel, bell=bell)
-        afar(place, holds=not no_tunnel).attach(wishes)
+        try:
+            afar(place, holds=not no_tunnel).attach(wishes)
+        except IsRun:
+            argv = ["attach", *([name] if name else []), *(["--json"] if as_json else [])]
+            sys.exit(afar(place).run(argv))
         return
     session = current_session(name)
     if session.program and not as_json:

@@ -49,10 +49,14 @@ def printed(session: Session, *, poll_s: float = 0.1) -> Iterator[Printed]:
     job_id = session.job().job_id
     offsets = {STDOUT: 0, STDERR: 0}
     paths = {STDOUT: session.folder.stdout, STDERR: session.folder.stderr}
-    asked, is_over = time.monotonic(), False
+    asked, is_over, starts = time.monotonic(), False, 0
     while True:
+        events = session.events(job_id)
+        if starts != (starts := sum(event.what == "started" for event in events)):
+            # the batch system has started it again, and its output begins anew
+            offsets = dict.fromkeys(offsets, 0)
         # before the look at the files, so that what was printed last is seen
-        has_ended = is_over or script_end(_told(session, job_id)) is not None
+        has_ended = is_over or script_end(last_run(events)) is not None
         is_silent = True
         for stream, path in paths.items():
             if data := session.printed(path, offsets[stream]):

@@ -201,6 +201,11 @@ def test_every_error_has_its_exit_code_and_no_traceback(hpclab, monkeypatch, cls
     assert "Traceback" not in answer.stderr
 
 
+def test_the_debug_of_a_script_is_not_ours(hpclab):
+    answer = hpclab("run", "nothing.py", "--debug")
+    assert (answer.exit_code, "nothing.py cannot be run" in answer.stderr) == (2, True)
+
+
 def test_with_debug_there_is_a_traceback(hpclab):
     with pytest.raises(HpclabError):
         hpclab("--debug", "status", "none")
@@ -630,6 +635,8 @@ ABOUT_SESSIONS = [
     *(["status"], ["status", "calm-otter"], ["list"], ["logs"], ["why"], ["stop"], ["attach"], ["start"], ["doctor"]),
     *(["add-worker"], ["remove-worker", "1"], ["scale", "2"], ["keep", "2"]),
 ]
+RUNS = ["run", "--launch", "file", "--ntasks", "1", "--python", sys.executable]
+SAYS = "import sys; print(sys.argv); print('oh', file=sys.stderr); sys.exit(7)"
 
 
 @pytest.mark.parametrize("where", ["flag", "variable", "config"])
@@ -665,6 +672,32 @@ def test_what_is_said_there_is_shown_here(hpclab, logins):
     assert (answer.exit_code, answer.stdout) == (8, "")
     assert "no session 'bold-heron'" in answer.stderr
     assert hpclab("status", "--nonsense", "--host", "ada@login").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "kept"),
+    [
+        (["--host", "x", "-n", "3", "model.py", "--host", "y"], ["-n", "3", "model.py", "--host", "y"]),
+        (["--host=x", "model.py", "--debug", "--", "-q"], ["model.py", "--debug", "--", "-q"]),
+        (["--host", "x", "--", "model.py", "--host=y"], ["--", "model.py", "--host=y"]),
+    ],
+)
+def test_what_stands_behind_a_script_is_its_own(hpclab, logins, monkeypatch, argv, kept):
+    said = []
+    monkeypatch.setattr("hpclab.afar.Afar.run", lambda self, argv: said.append(argv) or 0)
+    assert hpclab("run", *argv).exit_code == 0
+    assert said == [["run", *kept]]
+
+
+def test_a_script_there_is_run_there_and_its_exit_status_is_ours(hpclab, logins):
+    hpclab("list", "--host", "ada@login")
+    model = Path(logins["ada@login"].env["HOME"]) / "model.py"
+    model.write_text(SAYS)
+    answer = hpclab(*RUNS, "--name", "calm-otter", "--host", "ada@login", str(model), "--host", "x")
+    assert (answer.exit_code, answer.stdout) == (7, f"['{model}', '--host', 'x']\n"), answer.stderr
+    assert "oh\n" in answer.stderr
+    attached = hpclab("attach", "calm-otter", "--host", "ada@login")
+    assert (attached.exit_code, attached.stdout) == (7, answer.stdout), attached.stderr
 
 
 def test_a_session_is_found_again_where_it_was_started(hpclab, logins):

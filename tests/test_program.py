@@ -142,8 +142,12 @@ def test_an_end_that_was_not_the_scripts_own_is_told_with_its_reason(events, sta
     assert f"hpclab why --session {HERE.name}" in str(told.value)
 
 
-def test_only_the_last_run_of_a_job_counts():
-    session, host = a_run(*[localq_status(job1="RUNNING")] * 3, *[localq_status(job1="FAILED")] * 3)
-    happens(host, "1", *ENDED, ("started", {"node": "n2"}))
+def test_where_the_batch_system_starts_it_again_the_output_begins_anew():
+    session, host = a_run(*[localq_status(job1="RUNNING")] * 9)
+    happens(host, "1", *BEGAN)
+    host.files[HERE.stdout] = "a long beginning"
+    pieces = printed(session)
+    assert next(pieces).data == b"a long beginning"
+    happens(host, "1", *ENDED, *ENDED)
     host.files[HERE.stdout] = "anew"
-    assert [piece.data for piece in printed(session)] == [b"anew"]
+    assert [piece.data for piece in pieces] == [b"anew"]

@@ -134,7 +134,9 @@ def test_what_the_script_prints_comes_to_stdout_and_stderr_and_its_status_is_our
 
 def test_a_script_that_ends_well_has_ended_well(home: Home) -> None:
     done = run(home, "import sys; print('well', __name__, sys.path[0], __file__)")
-    assert (done.returncode, done.stdout) == (0, f"well __main__ {home.notebooks} model.py\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, f"well __main__ {home.notebooks} {home.notebooks}/model.py\n"), (
+        done.stderr
+    )
     described = ended(home, "quick")
     assert (described["state"], described["reason"]) == ("ended", "model.py ended with exit status 0")
     assert {"started", "scheduler", "script", "script_ended", "exited"} <= {*story(home, "quick")}
@@ -218,6 +220,40 @@ def test_an_exit_status_of_hpclabs_own_is_the_scripts_all_the_same(home: Home) -
     assert done.returncode == 46
     described = ended(home, "quick")
     assert (described["state"], described["reason"]) == ("failed", "model.py ended with exit status 46")
+
+
+# closed
+
+
+def test_the_pages_of_a_scheduler_that_the_script_makes_are_shut(home: Home) -> None:
+    text = (
+        INITIALIZED.replace("dashboard=False", "dashboard_address=':0'")
+        + """
+import urllib.error, urllib.request
+port = client.scheduler_info()["services"]["dashboard"]
+for page in ("status", "info/main/workers.html", "json/counts.json"):
+    try:
+        print(urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=10).status)
+    except urllib.error.HTTPError as error:
+        print(error.code)
+"""
+    )
+    done = run(home, text, launch="mpi")
+    assert (done.returncode, done.stdout) == (0, "403\n" * 3), done.stderr
+
+
+@each_launch
+def test_hpclabs_own_initialize_connects(home: Home, launch: str) -> None:
+    text = """
+import hpclab
+client = hpclab.initialize()
+print(client.submit(sum, [1, 2]).result(), client.scheduler.address.partition("://")[0])
+raise SystemExit(5)
+"""
+    done = run(home, text, "--ntasks", "3", launch=launch)
+    assert (done.returncode, done.stdout) == (5, "3 tls\n"), done.stderr
+    # quietly: nothing but our own lines
+    assert [line for line in done.stderr.splitlines() if not line.startswith(("run quick", "  "))] == []
 
 
 # scripts that never call initialize()
