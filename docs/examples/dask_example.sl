@@ -1,0 +1,11 @@
+#!/bin/bash
+#SBATCH --time=00:05:00
+#SBATCH --ntasks=3
+#SBATCH --cpus-per-task=1
+#SBATCH --mem-per-cpu=512M
+
+# your modules belong here: on the cluster of the tests, Python and its MPI are on PATH already;
+# Slurm brings the ranks together as MPICH wants it, over TCP
+export SLURM_MPI_TYPE=pmi2 MPIR_CVAR_CH4_NETMOD=ofi
+
+srun python dask_example.py

@@ -1,0 +1,11 @@
+#!/bin/bash
+#SBATCH --time=00:05:00
+#SBATCH --ntasks=2 --mem-per-cpu=512M --cpus-per-task=1
+#SBATCH hetjob
+#SBATCH --ntasks=3 --mem-per-cpu=512M --cpus-per-task=4
+
+# your modules belong here: on the cluster of the tests, Python and its MPI are on PATH already;
+# Slurm brings the ranks together as MPICH wants it, over TCP
+export SLURM_MPI_TYPE=pmi2 MPIR_CVAR_CH4_NETMOD=ofi
+
+srun --het-group=0-1 python dask_example.py

@@ -1,0 +1,78 @@
+"""The batch programs of docs/examples, each by its own sbatch, as ada on a real Slurm: what they print."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import joblib
+import pytest
+from minihpc.cluster import NODES, Cluster, until
+
+EXAMPLES = Path(__file__).parents[2] / "docs/examples"
+FOLDER = "/home/ada/examples"
+WITHIN_S = 240
+"""dask-mpi's own end may take 30 s: its client tries to reach the scheduler that it has just closed."""
+
+
+@pytest.fixture(scope="module")
+def a_folder_of_ada(a_slurm_cluster: Cluster) -> Path:
+    folder = a_slurm_cluster.on("login").file(FOLDER)
+    shutil.copytree(EXAMPLES, folder)
+    # joblib is a user's own: no job of hpclab needs it
+    shutil.copytree(Path(joblib.__file__).parent, folder / "joblib", ignore=shutil.ignore_patterns("test", "*.pyc"))
+    for path in (folder, *folder.rglob("*")):
+        shutil.chown(path, 4001, 4001)
+    return folder
+
+
+@pytest.fixture
+def submit(a_slurm_cluster: Cluster, a_folder_of_ada: Path) -> Iterator[Callable[[str], str]]:
+    """submit("x.slurm") is all that the job printed; it has ended well, and nothing of it is left."""
+
+    def _submit(script: str) -> str:
+        done = a_slurm_cluster.on("login").run(
+            f"cd {FOLDER} && sbatch --wait --parsable {script}", check=False, timeout_s=WITHIN_S
+        )
+        job_id = done.stdout.split()[0]
+        printed = (a_folder_of_ada / f"slurm-{job_id}.out").read_text()
+        assert done.returncode == 0, printed + done.stderr
+        return printed
+
+    yield _submit
+    left = {node: a_slurm_cluster.on(node).processes for node in NODES}
+    until(lambda: not any(processes() for processes in left.values()), what="the end of all ranks")
+
+
+def lines(printed: str) -> list[str]:
+    """What is no line of a log or a traceback, in any order: ranks print as they like."""
+    return printed.splitlines()
+
+
+@pytest.mark.parametrize("script", ["dask_example.sl", "dask_example_het.sl"])
+def test_dask_example(submit, script):
+    assert {"Dask result: 5", "Local result: 5"} <= set(lines(submit(script)))
+
+
+def test_dask_mpi(submit):
+    assert "4 workers available and ready" in lines(submit("dask_mpi.slurm"))
+
+
+def test_dask_file(submit):
+    assert "3 workers available and ready" in lines(submit("dask_file.slurm"))
+
+
+def test_dask_futures(submit):
+    printed = lines(submit("dask_futures.slurm"))
+    assert {"4 workers available and ready", "[0, 1, 4, 9]"} <= set(printed)
+
+
+def test_dask_joblib(submit):
+    printed = lines(submit("dask_joblib.slurm"))
+    begin = printed.index("4 workers available and ready")
+    assert [line for line in printed[begin:] if line.isdigit()] == ["0", "1", "4", "9"]
+
+
+def test_the_short_way_prints_what_the_program_prints_and_nothing_else(submit):
+    assert submit("initialize.slurm") == "4 workers available and ready\n[0, 1, 4, 9]\n"
