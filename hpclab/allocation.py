@@ -22,6 +22,8 @@ class Allocation:
     """How many MPI ranks the launcher of this process says that it has started."""
     launched_rank: int | None = None
     """Which of them it is."""
+    on_one_node: bool = False
+    """All of them are on one, as the launcher says."""
     tasks: int | None = None
     """How many MPI ranks there are, or shall be."""
     cores_per_task: int | None = None
@@ -39,6 +41,7 @@ def allocation(env: Mapping[str, str]) -> Allocation:
         job_id=found.job_id,
         launched_ranks=launched,
         launched_rank=_launched_rank(env) if launched else None,
+        on_one_node=launched is not None and launched == _ranks_on_node(env),
         tasks=launched or found.tasks,
         cores_per_task=found.cores_per_task,
         memory_per_task_bytes=found.memory_per_task_bytes,

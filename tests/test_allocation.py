@@ -149,6 +149,14 @@ def test_the_embedded_queue_also_within_another():
     assert allocation(env) == Allocation(system="local", job_id="4", scratch="/tmp/mine")
 
 
+def test_whether_all_ranks_are_on_one_node():
+    ranks = {"PMI_SIZE": "4", "PMI_RANK": "0"}
+    assert allocation(ranks | {"MPI_LOCALNRANKS": "4"}).on_one_node
+    assert not allocation(ranks | {"MPI_LOCALNRANKS": "2"}).on_one_node
+    assert not allocation(ranks).on_one_node
+    assert not allocation({}).on_one_node
+
+
 @pytest.mark.parametrize(
     ("env", "ranks", "rank"),
     [

@@ -123,7 +123,8 @@ def _world(comm: Any, allocation: Allocation) -> Any:
 
         if we_finalize:
             mpi4py.rc.finalize = False
-        from mpi4py import MPI
+        with _without_a_network_of_mpi(needless=allocation.on_one_node):
+            from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         if first:
             raise ConfigError(
@@ -141,6 +142,19 @@ def _world(comm: Any, allocation: Allocation) -> Any:
             raise ConfigError(_too_few(size, launched if comm is None else size, MPI.Get_library_version()))
         _exit(1)
     return world.Dup()
+
+
+@contextlib.contextmanager
+def _without_a_network_of_mpi(*, needless: bool) -> Iterator[None]:
+    """While MPI begins. Ranks of one node need no port that others could knock at."""
+    if not needless or "UCX_TLS" in os.environ:
+        yield
+        return
+    os.environ["UCX_TLS"] = "sm,self"
+    try:
+        yield
+    finally:
+        del os.environ["UCX_TLS"]
 
 
 def _too_few(size: int, launched: int, library: str) -> str:
@@ -230,20 +244,24 @@ class Program:
 
     async def _schedule(self, *, one_node: bool) -> NoReturn:
         """Rank 0, for as long as the script runs, whatever becomes of Dask's scheduler meanwhile."""
-        try:
-            scheduler, lines, met = await self._open(one_node=one_node)
-        except BaseException:
-            # the others wait for a word; the error is this rank's to tell
-            self.comm.bcast(None)
-            raise
-        self.comm.bcast(met)
-        with self._ending_all():
-            if await _told_to_end_before(lines.script_is_over()):
-                _exit(ENDED_BY_SIGTERM, together=False)
-            _quieter(SILENT)
-            await lines.dismiss()
-            await scheduler.close()
-            _exit(0, together=await lines.leave())
+        with private_folder(self.local_directory) as scratch:
+            dask.config.set({"temporary-directory": scratch})
+            try:
+                scheduler, lines, met = await self._open(one_node=one_node)
+            except BaseException:
+                # the others wait for a word; the error is this rank's to tell
+                self.comm.bcast(None)
+                raise
+            self.comm.bcast(met)
+            with self._ending_all():
+                told = await _told_to_end_before(lines.script_is_over())
+                if not told:
+                    _quieter(SILENT)
+                    await lines.dismiss()
+                    await scheduler.close()
+        if told:
+            _exit(ENDED_BY_SIGTERM, together=False)
+        _exit(0, together=await lines.leave())
 
     async def _open(self, *, one_node: bool) -> tuple[Scheduler, Switchboard, Meeting]:
         credentials = new_credentials("program")
@@ -392,8 +410,11 @@ def _quieter(level: int) -> None:
 
     What the user has set stays as it is until the end.
     """
-    if level < SILENT and (dask.config.get("logging", None) or dask.config.get("distributed.logging", None)):
-        return
+    if level < SILENT:
+        if dask.config.get("logging", None) or dask.config.get("distributed.logging", None):
+            return
+        # for the processes of nannies, which read it when they import Dask
+        os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", logging.getLevelName(level).lower())
     for name in ["distributed", "tornado", "asyncio", *logging.root.manager.loggerDict]:
         if name.split(".")[0] in ("distributed", "tornado", "asyncio"):
             logger = logging.getLogger(name)
