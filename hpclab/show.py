@@ -117,8 +117,8 @@ def detached_text(name: str, script: str) -> str:
         ("attach", "follow it: what it prints, and its exit status"),
         ("stop", "cancel it"),
     )
-    lines = [f"{name} was submitted, to run {script}", ""]
-    return "\n".join(lines + [f"  hpclab {command} {name}    {meaning}" for command, meaning in commands])
+    lines = [f"  {f'hpclab {command} {name}':<{18 + len(name)}}{meaning}" for command, meaning in commands]
+    return "\n".join([f"{name} was submitted, to run {script}", "", *lines])
 
 
 def status_text(described: dict[str, Any]) -> Group:

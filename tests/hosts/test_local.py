@@ -160,10 +160,16 @@ def test_what_has_no_end_is_not_read(host, tmp_path, kind):
     path = tmp_path / "log"
     {"pipe": lambda: os.mkfifo(path), "device": lambda: path.symlink_to("/dev/zero"), "folder": path.mkdir}[kind]()
     before = os.listdir("/proc/self/fd")
-    for read in (host.read, lambda path: host.read_from(path, -9)):
+    for read in (host.read, lambda path: host.read_from(path, -9), lambda path: host.read_piece(path, 0, 9)):
         with pytest.raises(OSError, match="not a regular file"):
             read(str(path))
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize(("offset", "piece"), [(0, b"\xff\x00b"), (2, b"b\nc"), (5, b""), (99, b"")])
+def test_a_piece_of_a_file_is_as_it_is(host, tmp_path, offset, piece):
+    (tmp_path / "out").write_bytes(b"\xff\x00b\nc")
+    assert host.read_piece(str(tmp_path / "out"), offset, 3) == piece
 
 
 def test_what_nobody_can_hold_is_not_read_whole(host, tmp_path):

@@ -46,6 +46,7 @@ def test_files_and_folders():
     host.write("/a/bb", "")
     assert host.read("/a/b/x") == "1\n2\n3\n"
     assert host.read_from("/a/b/x", -4) == ("2\n3\n", 6)
+    assert host.read_piece("/a/b/x", 2, 3) == b"2\n3"
     assert host.names("/a") == ["b", "bb"]
     assert host.names("/none") == []
     with pytest.raises(FileExistsError):
