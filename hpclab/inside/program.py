@@ -312,11 +312,13 @@ class RankEnd:
 
 
 def rank_end(path: str) -> RankEnd:
+    """The first word counts: after its own there is nothing but MPI's end, which does not always go well."""
     try:
         text = Path(path).read_text()
     except OSError:
         return RankEnd()
-    number = int(text) if text.strip().isdecimal() else None
+    words = text.split()
+    number = int(words[0]) if words and words[0].isdecimal() else None
     return RankEnd(exit_status=number, is_gone=number is not None and text.endswith("\n"))
 
 

@@ -78,7 +78,7 @@ _TELLS_ITS_END = [
     "/bin/sh",
     "-c",
     'trap : TERM INT; "$@"; status=$?; '
-    'if read -r end <"$HPCLAB_SCRATCH/rank-$$"; then echo $status >"$end"; fi 2>/dev/null; exit $status',
+    'if read -r end <"$HPCLAB_SCRATCH/rank-$$"; then echo " $status" >>"$end"; fi 2>/dev/null; exit $status',
     "rank",
 ]
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 0.02
 TELL_AFTER_S = 60
 """A script that has not called initialize() by then may never do so."""
+MPI_ENDS_WITHIN_S = 4
 NOT_CALLED = "initialize-was-not-called"
 """As the scheduler's address, so that a `Client()` too early fails instead of starting a little cluster of its own."""
 
@@ -43,9 +44,10 @@ def main() -> None:
 
     # the script's own messages shall not meet ours
     world = MPI.COMM_WORLD.Dup()
+    # the first to be registered is called last
+    atexit.register(_wait_for_mpi_but_not_for_ever)
     if rank == SCRIPT_RANK:
         end = End(plan.folder.rank_end(rank))
-        # the first to be registered is called last
         atexit.register(end.tell)
         _run_first(plan, world, end)
     else:
@@ -58,8 +60,14 @@ def _ask_for_end(path: str, scratch: str) -> None:
     Path(wants_end(scratch, os.getppid())).write_text(f"{path}\n")
 
 
+def _wait_for_mpi_but_not_for_ever() -> None:
+    """Its end waits for all ranks, also for those that were killed; the kernel ends that waiting."""
+    if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
+        signal.alarm(MPI_ENDS_WITHIN_S)
+
+
 class End:
-    """The script's exit status, told when Python ends: MPI's own end may wait for ranks that were killed for ever."""
+    """The script's exit status, told when Python ends, for MPI's own end may not come."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -69,7 +77,7 @@ class End:
         sys.stdout.flush()
         if self.exit_status is not None:
             with suppress(OSError):
-                # without a line's end: the last word is the shell's
+                # without a line's end: that is the shell's, when we are gone
                 Path(self._path).write_text(str(self.exit_status))
 
 

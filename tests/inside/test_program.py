@@ -29,7 +29,9 @@ def test_how_something_ended_in_words(exit_status, said):
         # its own last word, before MPI's end, which may never come
         ("7", RankEnd(exit_status=7)),
         # that of the shell around it
-        ("137\n", RankEnd(exit_status=137, is_gone=True)),
+        (" 137\n", RankEnd(exit_status=137, is_gone=True)),
+        # both: MPI did not end well
+        ("7 142\n", RankEnd(exit_status=7, is_gone=True)),
         ("torn by som", RankEnd()),
     ],
 )

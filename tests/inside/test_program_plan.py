@@ -124,7 +124,7 @@ def test_how_a_rank_ended_is_told_to_who_asked_for_it(tmp_path, how, status):
     end = tmp_path / "rank 1"
     argv = [*shell, sys.executable, "-P", "-c", ASKS, str(end), str(tmp_path), how]
     done = subprocess.run(argv, env={**os.environ, "HPCLAB_SCRATCH": str(tmp_path)}, timeout=30, check=False)
-    assert (done.returncode, end.read_text()) == (status, f"{status}\n")
+    assert (done.returncode, end.read_text()) == (status, f" {status}\n")
 
 
 def test_of_a_rank_that_nobody_asked_about_nothing_is_told(tmp_path):
