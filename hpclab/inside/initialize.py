@@ -20,6 +20,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -210,7 +211,7 @@ class Program:
         _quieter(logging.WARNING)
         if self.rank == 0:
             asyncio.run(self._schedule(one_node=len(hosts) == 1))
-        met = self.comm.bcast(None)
+        met = self._hear()
         if met is None:
             _exit(1)
         dask.config.set(tls_in_memory(met.credentials))
@@ -229,12 +230,25 @@ class Program:
             self._worker_type()
         except (HpclabError, ImportError, AttributeError) as found:
             error = found
+        self._meet()
         told = self.comm.allgather((socket.gethostname(), error is not None))
         if any(failed for _, failed in told):
             if error and self.rank == [failed for _, failed in told].index(True):
                 raise error
             _exit(1)
         return {host for host, _ in told}
+
+    def _meet(self) -> None:
+        """Wait for all ranks; not by MPI's own waiting, which takes a core that others need for their imports."""
+        there = self.comm.Ibarrier()
+        while not there.Test():
+            time.sleep(0.01)
+
+    def _hear(self, met: Meeting | None = None) -> Meeting | None:
+        """What rank 0 says; None: that it cannot begin."""
+        self._meet()
+        said: Meeting | None = self.comm.bcast(met)
+        return said
 
     def _worker_type(self) -> Callable[..., Any]:
         found: Callable[..., Any] = (
@@ -250,9 +264,9 @@ class Program:
                 scheduler, lines, met = await self._open(one_node=one_node)
             except BaseException:
                 # the others wait for a word; the error is this rank's to tell
-                self.comm.bcast(None)
+                self._hear(None)
                 raise
-            self.comm.bcast(met)
+            self._hear(met)
             with self._ending_all():
                 told = await _told_to_end_before(lines.script_is_over())
                 if not told:

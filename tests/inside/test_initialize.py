@@ -27,7 +27,7 @@ from hpclab.launchers import without_mpi
 MPIEXEC = str(Path(sys.executable).with_name("mpiexec"))
 # as hpclab starts ranks: the shell makes an exit status of a signal, which this launcher lets pass
 SURVIVING = ["-disable-auto-cleanup"], ["/bin/sh", "-c", 'trap "" USR1; "$@"; exit $?', "rank"]
-ENDS_WITHIN_S = 60
+ENDS_WITHIN_S = 180
 
 
 @dataclass
