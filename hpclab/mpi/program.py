@@ -6,6 +6,7 @@ computes them again, shows the ranks in its dashboard, and tells the worker when
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import queue
 import sys
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distributed import Client, Future, default_client, get_client
+from distributed import Client, Future, default_client, get_client, rejoin, secede
 
 from hpclab.errors import ConfigError, DataLost, HpclabError, RankFailed, WorkerLost, WorldFailed
 from hpclab.mpi.output import marked
@@ -72,18 +73,33 @@ def run(
     """
     client = client or _client()
     program = _pickled(function)
-    for left in range(retries, -1, -1):
-        try:
-            whole = Collection.of(client, collection)
-            parts = assigned(client, whole, workers if left == retries else _still_there(client, workers))
-            futures = _Run(client, _name(function), parts, whole, timeout_s, in_process).go(program, args)
-            break
-        except (RankFailed, WorldFailed, DataLost) as error:
-            if not left:
-                raise
-            print(f"hpclab: {str(error).splitlines()[0]}; trying again", file=sys.stderr)
-    results = Results(client, futures, list(parts.values()), whole)
-    return client.gather(list(results), direct=True) if collect else results
+    with _aside():
+        for left in range(retries, -1, -1):
+            try:
+                whole = Collection.of(client, collection)
+                parts = assigned(client, whole, workers if left == retries else _still_there(client, workers))
+                futures = _Run(client, _name(function), parts, whole, timeout_s, in_process).go(program, args)
+                break
+            except (RankFailed, WorldFailed, DataLost) as error:
+                if not left:
+                    raise
+                print(f"hpclab: {str(error).splitlines()[0]}; trying again", file=sys.stderr)
+        results = Results(client, futures, list(parts.values()), whole)
+        return client.gather(list(results), direct=True) if collect else results
+
+
+@contextlib.contextmanager
+def _aside() -> Iterator[None]:
+    """A task of Dask gives its thread back meanwhile, which its own ranks may need."""
+    try:
+        secede()
+    except (ValueError, KeyError):  # it is in no task, or the task has done so itself
+        yield
+        return
+    try:
+        yield
+    finally:
+        rejoin()
 
 
 def _client() -> Client:

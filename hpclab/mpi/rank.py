@@ -27,8 +27,6 @@ from hpclab.mpi.line import LINE, OUTPUT, Line
 from hpclab.mpi.parcel import Opened, Parcel, pack
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-GRACE_S = 2.0
-"""How long a rank that has told why it fails may take to end."""
 
 
 def main() -> None:

@@ -57,7 +57,12 @@ class Results(list[Future]):
         if wrong := [index for index, told in zip(self._collection.indices, described, strict=True) if told is None]:
             raise ConfigError(f"what was returned for chunk {wrong[0]} is no array\ntake `chunks`, which are futures")
         by_index = dict(zip(self._collection.indices, described, strict=True))
-        dimensions = len(described[0][0])
+        dimensions = len(self._collection.layout.numblocks)
+        if wrong := [index for index, (shape, _) in by_index.items() if len(shape) != dimensions]:
+            raise ConfigError(
+                f"what was returned for chunk {wrong[0]} has {len(by_index[wrong[0]][0])} axes, where the chunk has "
+                f"{dimensions}\ntake `chunks`, which are futures"
+            )
         sizes = []
         for axis in range(dimensions):
             number = self._collection.layout.numblocks[axis]
