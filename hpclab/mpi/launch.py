@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,22 +161,38 @@ async def _gone(process: asyncio.subprocess.Process) -> None:
             await asyncio.sleep(0.02)
 
 
-async def run_daemon(command: str) -> tuple[int, str]:
+_daemons: dict[str, set[asyncio.subprocess.Process]] = {}
+"""By run: what runs beside this worker for its launcher, on the worker's event loop."""
+_over: deque[str] = deque(maxlen=1000)
+"""Runs whose rank beside this worker has ended."""
+
+
+async def run_daemon(run: str, command: str) -> tuple[int, str]:
     """At another worker, on its event loop: what a remote shell would do. Exit status, and the end of what it said."""
+    if run in _over:
+        return 255, "its rank has ended already"
     folder = tempfile.mkdtemp(prefix="hpclab-")
     process = await asyncio.create_subprocess_exec(
-        *["/bin/sh", "-c", command],
+        # what makes itself a daemon nobody could end
+        *["/bin/sh", "-c", command.replace(" --daemonize", "")],
         env={**mpi_environment(os.environ), "TMPDIR": folder},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,
     )
+    _daemons.setdefault(run, set()).add(process)
     try:
         said, _ = await process.communicate()
         return process.returncode or 0, said[-4000:].decode(errors="replace")
     finally:
-        if process.returncode is None:
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
+        _daemons[run].discard(process)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def end_daemons(run: str) -> None:
+    """On the worker's event loop, when its rank has ended."""
+    _over.append(run)
+    for process in list(_daemons.get(run, ())):
+        await ended(process)
+    _daemons.pop(run, None)

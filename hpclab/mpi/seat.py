@@ -26,7 +26,7 @@ from hpclab.errors import HpclabError, RankFailed, WorkerLost, WorldFailed
 from hpclab.launchers import ONE_NODE
 from hpclab.mpi.chunks import Index, Layout
 from hpclab.mpi.fence import Fence, run_at
-from hpclab.mpi.launch import Berth, find_mpiexec, launched, mpi_environment, run_daemon
+from hpclab.mpi.launch import Berth, end_daemons, find_mpiexec, launched, mpi_environment, run_daemon
 from hpclab.mpi.line import Message
 from hpclab.mpi.output import Output
 from hpclab.mpi.parcel import Opened, Parcel, pack
@@ -39,6 +39,8 @@ LOOK_EVERY_S = 0.2
 WORLD_WITHIN_S = 60
 """How long MPI_Init may take once all ranks are there."""
 STACK_WITHIN_S = 0.3
+LONGEST_TEXT = 8000
+"""Of an error: Dask makes another error of one that tells more."""
 LAUNCHER_WAITS_S = 1.0
 OPEN_MPI = "Open MPI"
 _LAUNCH = object()
@@ -72,6 +74,8 @@ class Seat:
     def failed(self, kind: str, text: str, cause: bytes = b"") -> RankFailed:
         host = socket.gethostname()
         who = f"rank {self.rank} of {self.size} on {host}"
+        if len(text) > LONGEST_TEXT:
+            text = f"{text[: LONGEST_TEXT // 4]}\n[…]\n{text[-LONGEST_TEXT * 3 // 4 :]}"
         return RankFailed(f"{who} {text}", rank=self.rank, host=host, kind=kind, cause=cause)
 
     def raised(self, trace: str, cause: bytes) -> RankFailed:
@@ -191,7 +195,10 @@ class _Held:
             own = Berth(self.host, self.worker.address, sys.executable, here.folder)
             berths = [Berth(**told) for told in await self.fenced(vars(own))]
             if self.seat.rank:
-                return await self.arrives(here, packing)
+                try:
+                    return await self.arrives(here, packing)
+                finally:
+                    await self.on_loop(end_daemons(self.seat.run))
             async with launched(find_mpiexec(self.library_path), berths, self.run_there) as mpiexec:
                 return await _beside(self.arrives(here, packing), _alive(mpiexec))
 
@@ -201,7 +208,7 @@ class _Held:
             return await self.play(packing)
 
     async def run_there(self, address: str, command: str) -> tuple[int, str]:
-        return await self.on_loop(run_at(self.worker, address, run_daemon, command=command))
+        return await self.on_loop(run_at(self.worker, address, run_daemon, run=self.seat.run, command=command))
 
     def pack(self) -> None:
         """The work into shared memory."""
@@ -283,7 +290,14 @@ class _Held:
 
     def opened_result(self) -> Any:
         assert self.result
-        return Opened(self.result, self.given).value
+        try:
+            return Opened(self.result, self.given).value
+        except Exception as error:
+            raise self.seat.failed(
+                "result",
+                f"returned what its Dask worker cannot open: {_words(error)}\n"
+                "let the function return arrays and numbers, or things of modules that are installed for the workers",
+            ) from error
 
     async def wanted(self) -> None:
         """Until the task is not wanted any more, or its worker leaves."""
