@@ -45,31 +45,26 @@ def submit(a_slurm_cluster: Cluster, a_folder_of_ada: Path) -> Iterator[Callable
     until(lambda: not any(processes() for processes in left.values()), what="the end of all ranks")
 
 
-def lines(printed: str) -> list[str]:
-    """What is no line of a log or a traceback, in any order: ranks print as they like."""
-    return printed.splitlines()
-
-
 @pytest.mark.parametrize("script", ["dask_example.sl", "dask_example_het.sl"])
 def test_dask_example(submit, script):
-    assert {"Dask result: 5", "Local result: 5"} <= set(lines(submit(script)))
+    assert {"Dask result: 5", "Local result: 5"} <= set(submit(script).splitlines())
 
 
 def test_dask_mpi(submit):
-    assert "4 workers available and ready" in lines(submit("dask_mpi.slurm"))
+    assert "4 workers available and ready" in submit("dask_mpi.slurm").splitlines()
 
 
 def test_dask_file(submit):
-    assert "3 workers available and ready" in lines(submit("dask_file.slurm"))
+    assert "3 workers available and ready" in submit("dask_file.slurm").splitlines()
 
 
 def test_dask_futures(submit):
-    printed = lines(submit("dask_futures.slurm"))
+    printed = submit("dask_futures.slurm").splitlines()
     assert {"4 workers available and ready", "[0, 1, 4, 9]"} <= set(printed)
 
 
 def test_dask_joblib(submit):
-    printed = lines(submit("dask_joblib.slurm"))
+    printed = submit("dask_joblib.slurm").splitlines()
     begin = printed.index("4 workers available and ready")
     assert [line for line in printed[begin:] if line.isdigit()] == ["0", "1", "4", "9"]
 
