@@ -293,6 +293,8 @@ def _followed_to_its_end(session: Session, *, although_hopeless: bool = False) -
         click.echo(f"nobody reads on; {session.name} goes on: see `hpclab status {session.name}`", err=True)
         raise
     exit_status = ending(session)
+    if exit_status and not session.has_room():
+        click.echo(f"hpclab: there is no space left in {session.folder.path}, where its output goes", err=True)
     if exit_status > SIGNALLED:
         assert session.program is not None
         click.echo(f"hpclab: {session.program.name} was killed by signal {exit_status - SIGNALLED}", err=True)

@@ -69,6 +69,7 @@ ALIVE = ("queued", "held", "starting", "running", "unknown")
 CANCEL_GRACE_S = 45
 """How long `stop` and `remove-worker` wait for jobs to be gone; batch systems take up to 30 s between TERM and KILL."""
 FOLLOW_LINES = 1000
+ROOM_BYTES = 2**16
 NEXT_PULSE_S = 3.0
 """A main job that lives shows another pulse within this time."""
 VIEW_EVERY_S = 10
@@ -473,6 +474,16 @@ class Session:
             return any(event.what == "script" for event in last_run(self.events(job_id)))
         connection = self._store.connection(self.name)
         return connection is not None and connection.job_id == job_id
+
+    def has_room(self) -> bool:
+        """There is space left where the output of a run's script goes."""
+        path = self.folder / "program/room"
+        try:
+            self._host.write(path, "." * ROOM_BYTES)
+            self._host.remove(path)
+        except OSError:
+            return False
+        return True
 
     @property
     def start_timeout_s(self) -> int:

@@ -123,7 +123,7 @@ class ProgramSupervisor(Supervisor):
         raise NotImplementedError
 
     def told_to_end(self) -> None:
-        """The script hears it, once, and has a while; then the job ends, whatever the script does."""
+        """The script hears it, from us if from nobody else, and has a while; then the job ends, whatever it does."""
         if not self.is_told:
             self.is_told = True
             loop = asyncio.get_running_loop()

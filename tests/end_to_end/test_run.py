@@ -495,8 +495,9 @@ def test_a_full_disk_for_the_output_ends_the_script_and_is_told(a_small_disk: Pa
     while begun.stdout.buffer.read1(2**20):
         pass
     status, _, stderr = end(begun)
+    # whether the job can still tell that its script has ended depends on the last few bytes
     assert status in (1, JOB_ENDED), stderr
-    assert "hpclab: " in stderr
+    assert "there is no space left in" in stderr or "was over before" in stderr
     assert ended(home, "full")["state"] == "failed"
     home.clear()
     home.hpclab.unlink()
