@@ -304,7 +304,7 @@ def _once_only(dask_scheduler: Any, keys: Sequence[str]) -> None:
 
 
 OF_OTHERS = 4
-KINDS_OF_OTHERS = ("exited", "told", "waits", "alone", "finalize")
+KINDS_OF_OTHERS = ("exited", "told", "lost", "waits", "alone", "finalize")
 """How ranks fail because another one has."""
 
 

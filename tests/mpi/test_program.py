@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from dask.highlevelgraph import HighLevelGraph
 from distributed import Client, Future, get_client, get_worker
 
 from hpclab import mpi
@@ -33,9 +34,16 @@ Make = Callable[..., Workers]
 
 
 def some_data(client: Client, chunks: int = 6) -> da.Array:
-    """Held by all workers."""
+    """Ones, held by all workers, in turn; Dask can compute them again."""
+    workers = list(client.nthreads())
+    ones = [
+        client.submit(np.ones, 10, workers=[workers[k % len(workers)]], allow_other_workers=True, pure=False)
+        for k in range(chunks)
+    ]
+    name = f"ones-of-{ones[0].key}"
+    graph = HighLevelGraph.from_collections(name, {(name, k): future for k, future in enumerate(ones)})
     with client.as_current():
-        return da.ones(chunks * 10, chunks=10).persist()
+        return da.Array(graph, name, chunks=((10,) * chunks,), dtype=float).persist()
 
 
 def fails(client: Client, function: Callable[..., Any], *args: Any, **options: Any) -> HpclabError:
