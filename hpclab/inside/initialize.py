@@ -46,6 +46,8 @@ from hpclab.units import counted, format_duration, whole_number
 LOOPBACK = "127.0.0.1"
 WAIT_S = 600.0
 EXIT_FUNCTIONS_WITHIN_S = 2
+# `client.restart()`: the scheduler says it and hangs up, and a worker may hear the second first
+COMES_BACK_AFTER = (REMOVED, "worker-handle-scheduler-connection-broken")
 SILENT = logging.CRITICAL + 1
 ENDED_BY_SIGTERM = 128 + signal.SIGTERM
 
@@ -334,8 +336,8 @@ class Program:
             "dashboard_address": f"{LOOPBACK}:0",
             **self.worker_options,
         }
+        worker = await self._worker_type()(way.address, **options)
         while True:
-            worker = await self._worker_type()(way.address, **options)
             try:
                 await worker.finished()
             finally:
@@ -343,8 +345,12 @@ class Program:
                 how = {} if isinstance(worker, Nanny) else {"executor_wait": False}
                 with contextlib.suppress(OSError, TimeoutError):
                     await worker.close(timeout=2, **how)
-            # it comes back after `client.restart()`
-            if getattr(worker, "close_reason", "") != REMOVED:
+            if getattr(worker, "close_reason", "") not in COMES_BACK_AFTER:
+                return
+            try:
+                worker = await self._worker_type()(way.address, **options)
+            except (OSError, TimeoutError, RuntimeError):
+                # the scheduler was closed by the script
                 return
 
     def _go_on(self, met: Meeting) -> Client:

@@ -158,11 +158,12 @@ def test_a_worker_has_what_its_job_has_and_what_is_said(run, tmp_path):
 def test_a_folder_that_a_killed_rank_has_left_goes_with_the_next_one(run, programs):
     killed = run("import os, signal, hpclab; hpclab.initialize(); os.kill(os.getpid(), signal.SIGKILL)", ranks=3)
     assert killed.returncode != 0
-    (left,) = programs.scratch.glob("hpclab-rank-*")
+    left = list(programs.scratch.glob("hpclab-rank-*"))
+    assert left
     foreign = programs.scratch / "hpclab-rank-a-file"
     foreign.touch()
     assert said_nothing_else(run("import hpclab; hpclab.initialize()", ranks=3))
-    assert not left.exists()
+    assert not [folder for folder in left if folder.exists()]
     assert foreign.exists()
 
 
@@ -370,23 +371,19 @@ def test_when_all_workers_have_died_what_waits_for_one_fails(run):
     assert (done.stdout, done.returncode != 0) == ("hello\nNoWorkerError\n", True)
 
 
-def segments() -> set[str]:
-    """Of shared memory that no process holds: what somebody has left behind."""
-    there = {path.name for path in Path("/dev/shm").iterdir()}
-    for process in psutil.process_iter():
-        try:
-            held = Path(f"/proc/{process.pid}/maps").read_text()
-        except OSError:
-            continue
-        there -= set(re.findall(r"/dev/shm/(\S+)", held))
-    return there
-
-
 def test_ten_programs_in_a_row_leave_what_was_there_before(programs):
-    before = segments()
-    for _ in range(10):
-        assert said_nothing_else(programs.run(after_hello(""), ranks=3), "hello")
-    assert not segments() - before
+    """In a folder for shared memory of their own, for others on this machine use the usual one."""
+    need_root()
+    script = programs.folder / "script.py"
+    script.write_text(after_hello(""))
+    commands = [
+        "mount -t tmpfs none /dev/shm",
+        *[f"{MPIEXEC} -n 3 {sys.executable} {script}"] * 10,
+        "ls -A /dev/shm",
+    ]
+    argv = ["unshare", "--mount", "sh", "-ec", "\n".join(commands)]
+    done = subprocess.run(argv, env=programs.environ, capture_output=True, text=True, timeout=10 * ENDS_WITHIN_S)
+    assert said_nothing_else(done, *["hello"] * 10)
     assert not list(programs.scratch.iterdir())
 
 
@@ -437,7 +434,7 @@ def test_a_wrong_argument_is_told_once(run, argument, words):
 
 def test_a_worker_that_cannot_start_ends_all_and_says_why(run):
     done = run("import hpclab; hpclab.initialize(worker_options={'no_such': 1}); print('never')")
-    assert (done.stdout, done.returncode != 0) == ("", True)
+    assert ("never" in done.stdout, done.returncode != 0) == (False, True)
     assert "no_such" in done.stderr
 
 
