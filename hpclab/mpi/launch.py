@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -94,6 +95,14 @@ def _version(mpiexec: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout + done.stderr
+
+
+def aborted(said: str) -> tuple[int, int] | None:
+    """Which rank has called MPI_Abort, and with what, in the launcher's words."""
+    found = re.search(
+        r"MPI_ABORT was invoked on rank (\d+) in .*?error ?code:? (-?\d+)", said, re.DOTALL | re.IGNORECASE
+    )
+    return (int(found[1]), int(found[2])) if found else None
 
 
 @contextlib.asynccontextmanager

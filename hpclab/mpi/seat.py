@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ from hpclab.errors import HpclabError, RankFailed, WorkerLost, WorldFailed
 from hpclab.launchers import ONE_NODE
 from hpclab.mpi.chunks import Index, Layout
 from hpclab.mpi.fence import Fence, run_at
-from hpclab.mpi.launch import Berth, end_daemons, find_mpiexec, launched, mpi_environment, run_daemon
+from hpclab.mpi.launch import Berth, aborted, end_daemons, find_mpiexec, launched, mpi_environment, run_daemon
 from hpclab.mpi.line import Message
 from hpclab.mpi.output import Output
 from hpclab.mpi.parcel import Opened, Parcel, pack
@@ -71,8 +71,8 @@ class Seat:
     path: tuple[str, ...]
     """Where the caller's Python looks for modules."""
 
-    def failed(self, kind: str, text: str, cause: bytes = b"") -> RankFailed:
-        host = socket.gethostname()
+    def failed(self, kind: str, text: str, host: str = "", *, cause: bytes = b"") -> RankFailed:
+        host = host or socket.gethostname()
         who = f"rank {self.rank} of {self.size} on {host}"
         if len(text) > LONGEST_TEXT:
             text = f"{text[: LONGEST_TEXT // 4]}\n[…]\n{text[-LONGEST_TEXT * 3 // 4 :]}"
@@ -80,7 +80,7 @@ class Seat:
 
     def raised(self, trace: str, cause: bytes) -> RankFailed:
         """By the function."""
-        return self.failed("raised", "raised\n" + indented(trace), cause)
+        return self.failed("raised", "raised\n" + indented(trace), cause=cause)
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,28 @@ class _Held:
                 finally:
                     await self.on_loop(end_daemons(self.seat.run))
             async with launched(find_mpiexec(self.library_path), berths, self.run_there) as mpiexec:
-                return await _beside(self.arrives(here, packing), _alive(mpiexec))
+                return await _beside(self.arrives_first(here, packing), self.alive(mpiexec, berths))
+
+    async def arrives_first(self, here: Reception, packing: asyncio.Future[None]) -> Any:
+        """Rank 0, which leaves the launcher the time to say why it has ended it."""
+        try:
+            return await self.arrives(here, packing)
+        except RankFailed as error:
+            if error.kind in ("told", "lost", "exited"):
+                await asyncio.sleep(2 * LAUNCHER_WAITS_S)
+            raise
+
+    async def alive(self, mpiexec: asyncio.subprocess.Process, berths: Sequence[Berth]) -> None:
+        """As long as the launcher is; raises RankFailed when it tells of MPI_Abort, WorldFailed of other errors."""
+        assert mpiexec.stdout
+        said = (await mpiexec.stdout.read())[-4000:].decode(errors="replace").strip()
+        if status := await mpiexec.wait():
+            if found := aborted(said):
+                rank, code = found
+                raise replace(self.seat, rank=rank).failed("abort", f"called MPI_Abort, with {code}", berths[rank].host)
+            # who has failed first tells it better, if anybody does
+            await asyncio.sleep(LAUNCHER_WAITS_S)
+            raise WorldFailed(f"the MPI launcher ended with exit status {status}\n{indented(said)}")
 
     async def arrives(self, here: Reception, packing: asyncio.Future[None]) -> Any:
         async with asyncio.timeout(WORLD_WITHIN_S) as limit, here.arrived(self.outputs) as self.process:
@@ -380,7 +401,7 @@ class _Held:
                 f"rank {self.seat.rank} of {self.seat.size} on {self.host} has no MPI: {text}\n"
                 "install it for the workers: pip install mpi4py mpich, or load your site's MPI in their prologue"
             )
-        return self.seat.raised(text, cause) if kind == "raised" else self.seat.failed(kind, text, cause)
+        return self.seat.raised(text, cause) if kind == "raised" else self.seat.failed(kind, text, cause=cause)
 
     async def how_it_ended(self, code: int, *, told: bool) -> Exception:
         """Of a rank that is gone without having told why."""
@@ -432,16 +453,6 @@ def is_wanted(worker: Worker, key: Any) -> bool:
     task = worker.state.tasks.get(key)
     is_here = worker.status in (Status.running, Status.paused, Status.closing_gracefully)
     return task is not None and task.state in ("executing", "long-running") and is_here
-
-
-async def _alive(mpiexec: asyncio.subprocess.Process) -> None:
-    """As long as the launcher is; raises WorldFailed when it ends with an error."""
-    assert mpiexec.stdout
-    said = (await mpiexec.stdout.read())[-4000:].decode(errors="replace").strip()
-    if status := await mpiexec.wait():
-        # who has failed first tells it better, if anybody does
-        await asyncio.sleep(LAUNCHER_WAITS_S)
-        raise WorldFailed(f"the MPI launcher ended with exit status {status}\n{indented(said)}")
 
 
 async def _beside(main: Coroutine[Any, Any, Any], *others: Coroutine[Any, Any, None]) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpclab.errors import WorldFailed
-from hpclab.mpi.launch import Berth, find_mpiexec, mpi_environment, mpiexec_argv
+from hpclab.mpi.launch import Berth, aborted, find_mpiexec, mpi_environment, mpiexec_argv
 
 OPEN_MPI_4 = "mpirun (Open MPI) 4.1.6\n"
 OPEN_MPI_5 = "mpirun (Open MPI) 5.0.11\n"
@@ -101,6 +101,27 @@ def test_what_a_worker_has_of_its_own_world_is_not_for_a_new_one():
     }
     kept = {"OMPI_MCA_btl", "OMPI_ALLOW_RUN_AS_ROOT", "I_MPI_ROOT", "HOME"}
     assert mpi_environment(outer) == {name: outer[name] for name in kept}
+
+
+ABORT_5 = """--------------------------------------------------------------------------
+MPI_ABORT was invoked on rank 1 in communicator MPI_COMM_WORLD
+  Proc: [[23220,1],1]
+  Errorcode: 13
+
+NOTE: invoking MPI_ABORT causes Open MPI to kill all MPI processes.
+"""
+ABORT_4 = """MPI_ABORT was invoked on rank 11 in communicator MPI_COMM_WORLD
+with errorcode -1.
+
+NOTE: invoking MPI_ABORT causes Open MPI to kill all MPI processes.
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "found"), [(ABORT_5, (1, 13)), (ABORT_4, (11, -1)), ("errorcode 3", None), ("", None)]
+)
+def test_who_has_called_for_the_end_of_all(said, found):
+    assert aborted(said) == found
 
 
 @pytest.mark.parametrize(("answer", "status"), [(b'{"exit_status": 3, "said": "oh"}\n', 3), (b"", 255)])
