@@ -54,8 +54,8 @@ class Request:
             return s.ntasks - others
         if others and s.nodes == 1:
             raise ConfigError(
-                f"--ntasks {s.ntasks} is too few: one MPI rank is the Dask scheduler, one the script, the others workers\n"
-                f"ask for --ntasks {others + least} or more, or say --launch file, where all tasks are workers"
+                f"--ntasks {s.ntasks} is too few: one MPI rank is the Dask scheduler, one the script, the others "
+                f"workers\nask for --ntasks {others + least} or more, or say --launch file, where all tasks are workers"
             )
         raise ConfigError(
             f"--ntasks {s.ntasks} is too few for --nodes {s.nodes}: some would have nothing to do\n"
