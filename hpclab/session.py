@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -47,7 +46,7 @@ from hpclab.names import check_name, new_name
 from hpclab.relay import Cancel, Carrier, Submit, Wish, ask
 from hpclab.request import Request
 from hpclab.statuses import job_statuses, knows_jobs_here, open_jobs
-from hpclab.store import Activity, Jobs, SessionRecord, Store, WorkerSeen
+from hpclab.store import Activity, Jobs, SessionRecord, Store, loads_by_job
 from hpclab.units import counted
 from hpclab.versions import in_words
 from hpclab.view import (
@@ -56,6 +55,7 @@ from hpclab.view import (
     JobView,
     ProgramView,
     SessionView,
+    has_joined,
     last_run,
     lost_status,
     session_state,
@@ -364,11 +364,11 @@ class Session:
         joined = workers_by_job(roster, jobs)
         busy = workers_by_job([name for name, seen in roster.items() if seen.busy], jobs)
         # what it told long ago is not in use now
-        loads = _loads(roster) if scheduler_silent_s < SCHEDULER_SILENT_S else {}
+        loads = loads_by_job(roster) if scheduler_silent_s < SCHEDULER_SILENT_S else {}
         silent = {job_of_worker(name): seen.silent_since for name, seen in roster.items() if seen.silent_since}
         true |= {job_id: silent_status(true[job_id], since, now) for job_id, since in silent.items() if job_id in true}
         if roster:
-            joined_once = {job_id for job_id, (_, _, events) in jobs.items() if _has_joined(events, by=now - LAG_S)}
+            joined_once = {job_id for job_id, (_, _, events) in jobs.items() if has_joined(events, by=now - LAG_S)}
             true |= {job_id: lost_status(true[job_id]) for job_id in joined_once if not joined[job_id]}
         return SessionView(
             name=self.name,
@@ -386,7 +386,7 @@ class Session:
                     status=true[job_id],
                     joined=joined[job_id],
                     busy=busy[job_id],
-                    has_joined=joined[job_id] > 0 or _has_joined(events),
+                    has_joined=joined[job_id] > 0 or has_joined(events),
                     cpu_percent=loads.get(job_id, (None, None))[0],
                     memory_used_bytes=loads.get(job_id, (None, None))[1],
                 )
@@ -724,20 +724,6 @@ def _main_id(jobs: Jobs) -> str:
 def _no_such_job(name: str, job_id: str, known: Sequence[str]) -> NoSuchJob:
     what = f"job {job_id!r}" if job_id else "main job"
     return NoSuchJob(f"the session {name} has no {what}\njobs: {', '.join(known) or 'none'}")
-
-
-def _loads(roster: Mapping[str, WorkerSeen]) -> dict[str, tuple[float, int]]:
-    """CPU (percent of one core) and memory (bytes) in use now, by job, of those that tell."""
-    loads: dict[str, tuple[float, int]] = {}
-    for name, seen in roster.items():
-        if seen.cpu_percent is not None and seen.memory_used_bytes is not None:
-            cpu, memory = loads.get(job_of_worker(name), (0.0, 0))
-            loads[job_of_worker(name)] = (cpu + seen.cpu_percent, memory + seen.memory_used_bytes)
-    return loads
-
-
-def _has_joined(events: Sequence[Event], *, by: float = math.inf) -> bool:
-    return any(event.what == "joined" and event.time <= by for event in events)
 
 
 def _ends_soon(view: SessionView) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from hpclab.batch import BATCH_SYSTEMS
 from hpclab.config import Settings
-from hpclab.connection import Connection, parse_token
+from hpclab.connection import Connection, job_of_worker, parse_token
 from hpclab.credentials import Credentials
 from hpclab.errors import NoSuchSession, SessionExists, StoreError, UnreadableOutput
 from hpclab.event import Event, from_lines
@@ -103,6 +103,16 @@ def _worker_seen(given: Mapping[str, Any]) -> WorkerSeen:
         cpu_percent=cpu,
         memory_used_bytes=None if memory is None else int(memory),
     )
+
+
+def loads_by_job(roster: Mapping[str, WorkerSeen]) -> dict[str, tuple[float, int]]:
+    """CPU (percent of one core) and memory (bytes) in use now, by job, of those that tell."""
+    loads: dict[str, tuple[float, int]] = {}
+    for name, seen in roster.items():
+        if seen.cpu_percent is not None and seen.memory_used_bytes is not None:
+            cpu, memory = loads.get(job_of_worker(name), (0.0, 0))
+            loads[job_of_worker(name)] = (cpu + seen.cpu_percent, memory + seen.memory_used_bytes)
+    return loads
 
 
 def _number(given: Any) -> float | None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -273,6 +274,10 @@ def last_run(events: Sequence[Event]) -> Sequence[Event]:
     """A job that the batch system has started again tells its story from the start."""
     starts = [index for index, event in enumerate(events) if event.what == "started"]
     return events[starts[-1] :] if starts else events
+
+
+def has_joined(events: Sequence[Event], *, by: float = math.inf) -> bool:
+    return any(event.what == "joined" and event.time <= by for event in events)
 
 
 _SESSION_STATES = {
