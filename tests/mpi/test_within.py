@@ -9,13 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from distributed import Client
 
 from hpclab import mpi
 from hpclab.errors import WorldFailed
 from mpi import ranks
-from mpi.cluster import Cluster
+from mpi.cluster import Cluster, segments_of
 
 WITHIN_S = 120
 PROGRAM = """
@@ -70,6 +71,7 @@ for name, function, options in [("raises", raises, {}), ("exits", exits, {}), ("
         mpi.run(function, x, in_process=True, **options)
     except mpi.RankFailed as error:
         told[name] = [error.rank, str(error), repr(error.__cause__)]
+told["segments"] = [word for word in open("/proc/self/maps").read().split() if word.startswith("/dev/shm/")]
 told["beside"] = [each[:3] for each in mpi.run(total, x)]
 print(json.dumps(told))
 """
@@ -91,7 +93,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     lines = done.stdout.splitlines()
     found = [line for line in lines if line.startswith("{")]
     assert found, done.stderr[-5000:]
-    return {**json.loads(found[0]), "printed": lines}
+    seen = json.loads(found[0])
+    for path in seen["segments"]:
+        assert not Path(path).exists()
+    return {**seen, "printed": lines}
 
 
 def test_ranks_get_a_communicator_of_their_own(told):
@@ -175,9 +180,13 @@ def test_workers_of_two_mpi_programs_are_refused(a_cluster: Callable[..., tuple[
             mpi.run(ranks.total, futures, in_process=True, workers=["of-0", "of-1"], client=client)
         assert "not of one MPI world" in str(told.value)
     finally:
+        running = [child.pid for program in programs for child in psutil.Process(program.pid).children(recursive=True)]
+        segments = segments_of(running)
         client.retire_workers(list(client.nthreads()))
         for program in programs:
             assert program.stdin
             program.stdin.close()
             program.terminate()
             program.wait(WITHIN_S)
+        for path in segments:  # MPICH leaves them when it is ended
+            Path(path).unlink(missing_ok=True)
