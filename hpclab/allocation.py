@@ -43,8 +43,9 @@ def allocation(env: Mapping[str, str]) -> Allocation:
         launched_rank=_launched_rank(env) if launched else None,
         on_one_node=launched is not None and launched == _ranks_on_node(env),
         tasks=launched or found.tasks,
-        cores_per_task=found.cores_per_task,
-        memory_per_task_bytes=found.memory_per_task_bytes,
+        # a run of hpclab's knows what it has asked for, whatever the batch system tells
+        cores_per_task=_number(env, "HPCLAB_CPUS_PER_TASK") or found.cores_per_task,
+        memory_per_task_bytes=_number(env, "HPCLAB_MEMORY_PER_TASK") or found.memory_per_task_bytes,
         # that of hpclab's own job scripts is ours alone, and removed with the job
         scratch=env.get("HPCLAB_SCRATCH") or env.get("TMPDIR", ""),
     )
@@ -186,4 +187,4 @@ def _number(env: Mapping[str, str], name: str) -> int | None:
 
 
 def _whole(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[0-9]{1,9}", text.strip()) else None
+    return int(text) if re.fullmatch(r"[0-9]{1,15}", text.strip()) else None

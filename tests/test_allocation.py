@@ -191,3 +191,13 @@ def test_no_environment_is_an_error(env):
     found = allocation(env)
     numbers = [found.tasks, found.cores_per_task, found.memory_per_task_bytes, found.launched_ranks]
     assert all(number is None or number > 0 for number in numbers)
+
+
+def test_a_run_of_hpclab_knows_best_what_it_has_asked_for():
+    """On systems that tell nothing, and where a worker has less than its task."""
+    env = {"HPCLAB_LOCALQ_JOB_ID": "1", "HPCLAB_CPUS_PER_TASK": "2", "HPCLAB_MEMORY_PER_TASK": str(3 * 2**30)}
+    found = allocation(env)
+    assert (found.system, found.cores_per_task, found.memory_per_task_bytes) == ("local", 2, 3 * 2**30)
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "4", "SLURM_MEM_PER_CPU": "1000"}
+    found = allocation({**slurm, "HPCLAB_CPUS_PER_TASK": "2"})
+    assert (found.cores_per_task, found.memory_per_task_bytes) == (2, 4 * 1000 * 2**20)
