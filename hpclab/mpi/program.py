@@ -84,7 +84,7 @@ def run(
                 if not left:
                     raise
                 print(f"hpclab: {str(error).splitlines()[0]}; trying again", file=sys.stderr)
-        results = Results(client, futures, list(parts.values()), whole)
+        results = Results(client, futures, parts, whole)
         return client.gather(list(results), direct=True) if collect else results
 
 
