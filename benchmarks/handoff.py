@@ -22,6 +22,8 @@ GIB = 2**30
 CHUNKS = 16
 """Of any size, for what takes a task of Dask per chunk is not what is measured here."""
 LOOK_AT = 1000
+SETTLE_S = 1.0
+"""Until the memory of the last turn is given back."""
 WORKERS = 2
 DISK_TARGET, MEMCPY_TARGET, START_TARGET_S = 0.1, 2.0, 0.5
 """The second: at most twice memcpy's time is at least half of its rate."""
@@ -40,6 +42,10 @@ def allreduce(chunks: Any, comm: Any) -> Any:
     for chunk in chunks:
         chunk[:LOOK_AT] = whole
     return list(chunks)
+
+
+def nothing(chunks: Any, comm: Any) -> None:
+    comm.Barrier()
 
 
 def timed(function: Callable[[], Any]) -> float:
@@ -82,8 +88,13 @@ def inside(sizes_gib: Sequence[float], runs: int) -> None:
                     "memcpy": lambda x=x: copied(client, x, fresh=True),
                     "memcpy warm": lambda x=x: copied(client, x, fresh=False),
                     "start": lambda: back(mpi.run(allreduce, tiny, collect=False)),
+                    "world": lambda: mpi.run(nothing, tiny),
                 }
-                print(json.dumps({"size": size_gib, **{way: timed(do) for way, do in ways.items()}}), flush=True)
+                seconds = {}
+                for way, do in ways.items():
+                    seconds[way] = timed(do)
+                    time.sleep(SETTLE_S)
+                print(json.dumps({"size": size_gib, **seconds}), flush=True)
             del x
 
 
@@ -183,7 +194,7 @@ def main() -> None:
             _compared(f"{size:g} GiB: in_process / disk", seconds("disk"), seconds("within")),
         ]
     started = table.Measurement(
-        what="a run on next to no data", unit="s", values=tuple(turn["start"] for turn in turns), target=START_TARGET_S
+        what="a run that does nothing", unit="s", values=tuple(turn["world"] for turn in turns), target=START_TARGET_S
     )
     heads = ("", "that", "this", "ratio", "least", "most", "target")
     table.show("A dask array into an MPI Allreduce and back: this / that", heads, rows)
