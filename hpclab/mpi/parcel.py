@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PAGE = 4096
+SMALL_BYTES = 2**20
 MOST_AT_ONCE = 2**30
 
 
@@ -39,9 +40,11 @@ class Opened:
 
     def __init__(self, parcel: Parcel, within: Parcel | None = None) -> None:
         """`within`: the parcel that the sender had got, in whose memory parts of this one may lie."""
-        self.memory = _mapped(parcel)
         label = json.loads(parcel.label)
         given = memoryview(_mapped(within)) if within and any(place[0] for place in label["places"]) else None
+        # a mapping holds a descriptor as long as its value lives, and many small results may
+        is_small = within is not None and parcel.size_bytes <= SMALL_BYTES
+        self.memory = bytearray(os.pread(parcel.fd, SMALL_BYTES, 0)) if is_small else _mapped(parcel)
         whole = memoryview(self.memory)
         buffers = [
             (given if is_given and given is not None else whole)[begin : begin + size]

@@ -156,6 +156,7 @@ class _Rank:
         """From the first word to the last; never returns."""
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         stack = os.memfd_create("hpclab-stack", os.MFD_CLOEXEC)
+        faulthandler.enable()  # a crash in C tells where it was called from
         faulthandler.register(signal.SIGUSR1, file=stack, all_threads=True)
         self._worker.say("hello", Parcel(stack, "stack"), pid=(own := os.getpid()))
         try:

@@ -56,7 +56,9 @@ def workers(a_bare_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator
         env |= {"LD_LIBRARY_PATH": "/srv/openmpi/lib", "MPI4PY_MPIABI": "openmpi"}
     bin_folder = a_bare_cluster.python.parent
     login = a_bare_cluster.on("login")
-    running = [_dask(login, [f"{bin_folder}/dask", "scheduler", "--host", "10.77.1.1", "--port", "8786", "--no-dashboard"])]
+    running = [
+        _dask(login, [f"{bin_folder}/dask", "scheduler", "--host", "10.77.1.1", "--port", "8786", "--no-dashboard"])
+    ]
     address = "tcp://10.77.1.1:8786"
     for name in (*NODES, "node1"):
         worker = [f"{bin_folder}/dask", "worker", address, "--no-nanny", "--nthreads", "1", "--no-dashboard"]

@@ -68,7 +68,9 @@ def site(a_slurm_cluster: Cluster) -> Iterator[Site]:
 def no_ranks_are_left(site: Site) -> None:
     for host in NODES:
         node = site.cluster.on(host)
-        until(lambda node=node: not [p for p in node.processes() if "mpi.rank" in p], what=f"the end of ranks on {host}")
+        until(
+            lambda node=node: not [p for p in node.processes() if "mpi.rank" in p], what=f"the end of ranks on {host}"
+        )
 
 
 def check(found: list[Any]) -> None:

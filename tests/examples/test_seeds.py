@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,6 +44,13 @@ def submit(a_slurm_cluster: Cluster, a_folder_of_ada: Path) -> Iterator[Callable
     yield _submit
     left = {node: a_slurm_cluster.on(node).processes for node in NODES}
     until(lambda: not any(processes() for processes in left.values()), what="the end of all ranks")
+
+
+def test_my_dask_script(submit):
+    printed = submit("my_dask_script.slurm")
+    # ranks print at once, sometimes into each other's lines
+    assert printed.count("on rank:") == 100
+    assert set(re.findall(r"on rank: (\d+)$", printed, re.MULTILINE)) == {"2", "3", "4", "5"}
 
 
 @pytest.mark.parametrize("script", ["dask_example.sl", "dask_example_het.sl"])
