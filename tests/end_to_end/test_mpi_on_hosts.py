@@ -1,4 +1,4 @@
-"""MPI worlds beside plain Dask workers on three hosts, with MPICH and with Open MPI: no session, no batch system, no ssh."""
+"""MPI worlds beside plain Dask workers on three hosts, with MPICH and Open MPI: no session, no batch system, no ssh."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ except mpi.RankFailed as error:
 
 @pytest.fixture
 def workers(a_bare_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The address of a scheduler with one worker on each node, and a second one on node1; their MPI is the parameter."""
+    """A scheduler's address, with a worker on each node, and a second one on node1; their MPI is the parameter."""
     env = {"DASK_DISTRIBUTED__WORKER__HTTP__ROUTES": "[]"}
     if request.param == "openmpi":
         prefix = a_bare_cluster.state / "srv/openmpi"
