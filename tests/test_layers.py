@@ -24,7 +24,7 @@ GROUPS = [
     {"allocation", "job", "config", "event", "names", "versions", "environment", "detection", "sight"},
     {"qstat"},
     {"batch", "folder", "credentials"},
-    {"launchers", "script", "connection", "doctor", "knownhosts", "pump", "authentication", "ownoutput"},
+    {"launchers", "script", "connection", "doctor", "knownhosts", "pump", "authentication", "ownoutput", "segments"},
     {"hosts", "view", "request", "site_profile", "interrupts", "threads"},
     {"ways"},
     {"jobqueue", "store", "growth", "history", "reverse", "bookmarks", "browser", "login", "remote", "tunnel", "door"},
@@ -65,10 +65,11 @@ MAY = {
         "folder",
         "connection",
         "launchers",
+        "segments",
         "versions",
     }
     | {"credentials"},
-    "mpi": {"mpi", "errors", "units", "job", "config", "connection", "folder", "launchers"},
+    "mpi": {"mpi", "errors", "units", "job", "config", "connection", "folder", "launchers", "segments"},
     "localq": {"localq"},
     # faces: everything but the others
     "server": {*RANK} - FACES | {"server"},

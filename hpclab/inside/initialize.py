@@ -41,6 +41,7 @@ from hpclab.inside.lines import LEAVE_WITHIN_S, SCRIPT, Line, Switchboard, line_
 from hpclab.inside.network import Way, own_addresses, way_among
 from hpclab.inside.scratch import private_folder
 from hpclab.inside.worker import REMOVED
+from hpclab.segments import unname
 from hpclab.units import counted, format_duration, whole_number
 
 LOOPBACK = "127.0.0.1"
@@ -234,6 +235,7 @@ class Program:
             error = found
         self._meet()
         told = self.comm.allgather((socket.gethostname(), error is not None))
+        unname()
         if any(failed for _, failed in told):
             if error and self.rank == [failed for _, failed in told].index(True):
                 raise error

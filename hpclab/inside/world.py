@@ -15,6 +15,7 @@ from pathlib import Path
 from hpclab.folder import SessionFolder
 from hpclab.inside.environ import rank_environment
 from hpclab.inside.report import report
+from hpclab.segments import unname
 
 
 def main() -> None:
@@ -41,6 +42,9 @@ def whole_world(ranks: int) -> int:
     if size != ranks:
         tell_supervisor({"who": "world", "size": size, "library": MPI.Get_library_version().splitlines()[0]})
         sys.exit(f"hpclab: {ranks} MPI ranks were asked for, but this world has {size}")
+    MPI.COMM_WORLD.Barrier()
+    # most jobs are ended by a signal, and MPI's own end is never reached
+    unname()
     return int(MPI.COMM_WORLD.Get_rank())
 
 

@@ -25,6 +25,7 @@ from typing import Any
 from hpclab.mpi.chunks import Chunks
 from hpclab.mpi.line import LINE, OUTPUT, Line
 from hpclab.mpi.parcel import Opened, Parcel, pack
+from hpclab.segments import remove, used_by
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -83,7 +84,7 @@ def _guard(rank: int, worker: Line, life: socket.socket, up: int) -> None:
 
     def end(number: int, _: object) -> None:
         told.append(number)
-        segments.update(_segments(rank))
+        segments.update(used_by(rank))
         _kill(rank)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -95,32 +96,21 @@ def _guard(rank: int, worker: Line, life: socket.socket, up: int) -> None:
             break
         ready, _, _ = select.select(waits_for, [], [])
         if up in ready:  # the world is complete: a rank that crashes later can't be asked any more
-            segments |= _segments(rank)
+            segments |= used_by(rank)
             waits_for.remove(up)
         if life in ready and not life.recv(1):
-            segments |= _segments(rank)
+            segments |= used_by(rank)
             _kill(rank)
             waits_for.remove(life)
         if woken in ready:
             os.read(woken, 100)
     _kill(rank)
     _end_children()
-    for path in segments:
-        with contextlib.suppress(OSError):
-            Path(path).unlink()
+    remove(segments)
     code = os.waitstatus_to_exitcode(status)
     with contextlib.suppress(OSError):
         worker.say("ended", code=code, told=bool(told))
     os._exit(code if code >= 0 else 128 - code)
-
-
-def _segments(rank: int) -> set[str]:
-    """The files of shared memory that it uses: those that MPICH makes stay when a rank is killed."""
-    try:
-        maps = Path(f"/proc/{rank}/maps").read_text()
-    except OSError:
-        return set()
-    return set(re.findall(r"(/dev/shm/\S+)$", maps, re.MULTILINE))
 
 
 def _kill(rank: int) -> None:
