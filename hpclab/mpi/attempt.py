@@ -6,6 +6,7 @@ computes them again, shows the ranks in its dashboard, and tells the worker when
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import queue
 import sys
@@ -72,7 +73,7 @@ class Attempt:
                 futures.append(future)
                 future.add_done_callback(lambda _: self.told.put({"what": "over"}))
             self.wait(futures)
-            self.client.run_on_scheduler(_once_only, keys=[future.key for future in futures])
+            self.settle([future.key for future in futures])
             return futures
         except BaseException as error:
             self.end(futures)
@@ -83,9 +84,17 @@ class Attempt:
             self.hear()
             del _ears[self.id]
 
+    @property
+    def topic(self) -> str:
+        """Under which all runs of this client are told of."""
+        return f"hpclab-mpi-{self.client.id}"
+
+    def settle(self, keys: Sequence[str] = ()) -> None:
+        """What the scheduler shall know when a run is over: the keys of its results, if it has any."""
+        self.client.run_on_scheduler(_settle, topic=self.topic, keys=keys)
+
     def submitted(self, program: bytes, args: Sequence[Any]) -> Iterator[Future]:
-        topic = f"hpclab-mpi-{self.client.id}"
-        self.client.subscribe_topic(topic, _hear)
+        self.client.subscribe_topic(self.topic, _hear)
         path = tuple(str(Path(entry).absolute()) for entry in sys.path)
         for rank, (worker, part) in enumerate(self.parts.items()):
             seat = Seat(
@@ -94,7 +103,7 @@ class Attempt:
                 size=self.size,
                 worker=worker,
                 head=next(iter(self.parts)),
-                topic=topic,
+                topic=self.topic,
                 timeout_s=self.timeout_s,
                 path=path,
             )
@@ -182,6 +191,8 @@ class Attempt:
         deadline = time.monotonic() + (THREADS_LEFT_WITHIN_S if self.in_process else ALL_LEFT_WITHIN_S)
         while self.sitting and time.monotonic() < deadline:
             self.hear(within_s=0.1)
+        with contextlib.suppress(OSError, RuntimeError):  # the scheduler may be what is gone
+            self.settle()
 
     def hear(self, within_s: float = 0.0) -> None:
         """Print what ranks have printed, and note who has come and gone."""
@@ -215,8 +226,11 @@ def _hear(event: tuple[float, dict[str, Any]]) -> None:
         _ears[told["run"]].put(told)
 
 
-def _once_only(dask_scheduler: Any, keys: Sequence[str]) -> None:
-    """A rank cannot be computed again alone. Where its result is lost later, any worker may say so."""
+def _settle(dask_scheduler: Any, topic: str, keys: Sequence[str]) -> None:
+    # it would keep what ranks have printed for whoever asks later, which nobody does
+    if broker := getattr(dask_scheduler, "_broker", None):
+        broker.truncate(topic)
+    # a rank cannot be computed again alone; where its result is lost later, any worker may say so
     for key in keys:
         if task := dask_scheduler.tasks.get(key):
             task.loose_restrictions = True

@@ -536,3 +536,19 @@ def test_chunks_that_share_memory(two_workers: Workers) -> None:
     ((zero, one, two),) = mpi.run(change, views, client=client)
     assert zero == 0
     assert re.fullmatch(r"\d+\.0", str(one + two))
+
+
+def test_the_scheduler_keeps_nothing_of_what_ranks_have_printed(a_cluster: Make) -> None:
+    _, client = a_cluster(2)
+
+    def kept() -> int:
+        """Events of ours that whoever asks later would be told."""
+        told: dict[str, int] = client.run_on_scheduler(
+            lambda dask_scheduler: {name: len(topic.events) for name, topic in dask_scheduler._broker._topics.items()}
+        )
+        return sum(number for name, number in told.items() if name.startswith("hpclab-mpi"))
+
+    mpi.run(ranks.speaks, some_data(client), client=client)
+    assert kept() == 0
+    fails(client, ranks.fails_with, ValueError("no"))
+    until("an empty topic", lambda: kept() == 0)
