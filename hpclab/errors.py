@@ -219,9 +219,9 @@ class RankFailed(HpclabError):
     def __init__(self, message: str, *, rank: int = -1, host: str = "", kind: str = "", cause: bytes = b"") -> None:
         """`kind` is how it failed; `cause` the pickled exception that it raised.
 
-        By itself: raised, exit (`sys.exit`), abort (`MPI_Abort`), died (by a signal), hangs, room (for its chunks), unpacked
-        and unopened (what it was to get), result (that cannot be sent). Mostly since another one has: exited (with a
-        status), told (to end), lost, waits, alone, finalize.
+        By itself: raised, exit (`sys.exit`), abort (`MPI_Abort`), died (by a signal), hangs, room (for its chunks),
+        unpacked and unopened (what it was to get), result (that cannot be sent). Mostly since another one has: exited
+        (with a status), told (to end), lost, waits, alone, finalize.
         """
         super().__init__(message)
         self.rank, self.host, self.kind, self.cause = rank, host, kind, cause
