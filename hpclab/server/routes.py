@@ -43,6 +43,11 @@ STATUS: dict[type[HpclabError], int] = {
     errors.ForwardingRefused: 502,
     errors.RemoteUnfit: 502,
     errors.NotFromHere: 502,
+    # of notebooks alone
+    errors.RankFailed: 500,
+    errors.WorkerLost: 500,
+    errors.WorldFailed: 500,
+    errors.DataLost: 500,
 }
 """401 and 403 are not among them: those are about who asks."""
 
