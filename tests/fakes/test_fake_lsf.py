@@ -304,7 +304,7 @@ def test_hpclab_submits_an_array_and_each_job_knows_its_id(lsf):
 def test_hpclab_sees_a_job_run_and_cancels_it_from_another_time_zone(lsf):
     lsf.env["TZ"] = "Asia/Kathmandu"
     started = time.time()
-    (job_id,) = submitted(lsf, 'touch up; trap "exit 143" INT; while :; do sleep 0.01; done')
+    (job_id,) = submitted(lsf, 'trap "exit 143" INT; touch up; while :; do sleep 0.01; done')
     until((lsf.folder / "up").exists)
     status = hpclab_lsf.parse_status(ask(lsf, hpclab_lsf.status_command([job_id])))[job_id]
     assert (status.state, status.node) == (JobState.RUNNING, "localhost")
