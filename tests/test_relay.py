@@ -218,9 +218,13 @@ def test_what_nobody_takes_is_withdrawn_and_says_what_to_do(host, folder, a_carr
 def test_a_carrier_that_is_not_heard_of_again_leaves_it_unknown(host, folder, monkeypatch):
     monkeypatch.setattr(relay, "ANSWER_S", 0.1)
 
+    def asked() -> list[str]:
+        """By name; what is still being written has another ending."""
+        return [name.removesuffix(".asked") for name in files(folder) if name.endswith(".asked")]
+
     def take() -> None:
-        until(lambda: files(folder))
-        name = files(folder)[0].partition(".")[0]
+        until(asked)
+        (name,) = asked()
         host.rename(folder.relayed(name, "asked"), folder.relayed(name, "taken"))
 
     with ThreadPoolExecutor(1) as pool:
