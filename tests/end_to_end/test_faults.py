@@ -24,7 +24,7 @@ import hpclab
 
 JOB_ENDED = 6
 INTERRUPTED = 130
-SOON_S = 10
+SOON_S = 30
 WAITS = "sleep 60"
 """As a prologue: the job runs, and never comes to anything."""
 

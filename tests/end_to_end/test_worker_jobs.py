@@ -14,7 +14,7 @@ import pytest
 from harness import LOCALQ, Home, Session, until
 
 FINAL = ("done", "failed", "cancelled")
-SOON_S = 10
+SOON_S = 30
 
 # the processes of a session cannot import this file; what is in a lambda goes to them by value
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
