@@ -41,6 +41,7 @@ from hpclab.inside.lines import LEAVE_WITHIN_S, SCRIPT, Line, Switchboard, line_
 from hpclab.inside.network import Way, own_addresses, way_among
 from hpclab.inside.scratch import private_folder
 from hpclab.inside.worker import REMOVED
+from hpclab.launchers import ONE_NODE
 from hpclab.segments import unname
 from hpclab.units import counted, format_duration, whole_number
 
@@ -154,7 +155,7 @@ def _without_a_network_of_mpi(*, needless: bool) -> Iterator[None]:
     if not needless or "UCX_TLS" in os.environ:
         yield
         return
-    os.environ["UCX_TLS"] = "sm,self"
+    os.environ |= ONE_NODE
     try:
         yield
     finally:

@@ -45,6 +45,7 @@ from hpclab.inside.supervisor import (
     signal_group,
 )
 from hpclab.job import JobExit, Program
+from hpclab.launchers import ONE_NODE
 from hpclab.versions import from_words
 
 SCRIPT_GRACE_S = 6
@@ -188,8 +189,7 @@ class RanksSupervisor(ProgramSupervisor):
     launcher: Process | None = None
 
     async def start_parts(self, env: dict[str, str]) -> None:
-        # ranks of one node need no network for MPI, and so no port that others could knock at
-        shared_memory = {"UCX_TLS": "sm,self"} if self.nodes == 1 else {}
+        shared_memory = ONE_NODE if self.nodes == 1 else {}
         argv = self.launch_argv(self.plan.tasks, ranks_argv(self.plan, sys.executable), env)
         self.launcher = await self.spawn(argv, {**env, **shared_memory}, self.launcher_ended)
         self.tasks.append(asyncio.create_task(self.watch_ranks()))
