@@ -81,7 +81,11 @@ def main() -> None:
     # whatever we or the jobs write is the user's alone
     os.umask(0o077)
     # only there it is ours: a script of `hpclab run` may have one, too
-    sys.exit(run(sys.argv[1:], debug=sys.argv[1:2] == ["--debug"]))
+    exit_status = run(sys.argv[1:], debug=sys.argv[1:2] == ["--debug"])
+    # Ctrl-C within an exec of somebody's, as at the making of a dataclass, stays noted as one that nobody has handled,
+    # and `python -m` would end by it; the next exec clears that
+    exec("")
+    sys.exit(exit_status)
 
 
 def run(argv: list[str], *, debug: bool = False) -> int:

@@ -56,6 +56,7 @@ from hpclab.view import (
     ProgramView,
     SessionView,
     has_joined,
+    is_cut_short,
     last_run,
     lost_status,
     session_state,
@@ -332,6 +333,11 @@ class Session:
 
     def _view(self, jobs: Jobs) -> SessionView:
         statuses = self._statuses(jobs)
+        jobs = {
+            # the batch system may know of an end that the job itself has told only since its events were read
+            job_id: (record, at, self.events(job_id) if is_cut_short(statuses[job_id], events) else events)
+            for job_id, (record, at, events) in jobs.items()
+        }
         over = self._store.over(self.name)
         true = {job_id: true_status(statuses[job_id], events, over=over) for job_id, (_, _, events) in jobs.items()}
         main_id = _main_id(jobs)

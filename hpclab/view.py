@@ -242,6 +242,11 @@ def true_status(status: JobStatus, events: Sequence[Event], *, over: str = "") -
     return status
 
 
+def is_cut_short(status: JobStatus, events: Sequence[Event]) -> bool:
+    """The job is over, and its own account lacks the end: it was killed, or was read a moment too early."""
+    return status.state.is_final and bool(events) and not any(event.what == "exited" for event in last_run(events))
+
+
 def silent_status(status: JobStatus, since: float, now: float) -> JobStatus:
     """Of a job whose worker the Dask scheduler does not hear any more, which the batch system may not know yet."""
     if status.state is not JobState.RUNNING:

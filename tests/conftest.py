@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from minihpc.cluster import Cluster, little_cluster
+
+# who is started in the background ignores Ctrl-C, and so would all that we start and send it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def as_the_module_asks(request: pytest.FixtureRequest) -> dict[str, Any]:

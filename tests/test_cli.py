@@ -794,3 +794,25 @@ cli.run({argv!r})
 print([name for name in sys.modules if name.split(".")[0] in ("paramiko", "distributed", "dask", "jupyter_server")])"""
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_ctrl_c_in_the_middle_of_an_import_ends_as_everywhere(tmp_path):
+    """Python notes an interrupt within an exec as unhandled, and `python -m` would end by the signal."""
+    (tmp_path / "interrupted.py").write_text(
+        """
+import os, signal, sys, threading
+from hpclab import cli
+
+def run(argv, *, debug):
+    try:
+        exec("os.kill(os.getpid(), signal.SIGINT); threading.Event().wait(30)")
+    except KeyboardInterrupt:
+        return 130
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+cli.run = run
+cli.main()
+"""
+    )
+    done = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, check=False)
+    assert done.returncode == 130

@@ -406,6 +406,26 @@ def test_a_main_job_that_the_batch_system_has_forgotten_tells_its_end_itself(a_s
     assert described["reason"].startswith(words)
 
 
+def test_what_a_job_has_told_since_its_events_were_read_counts(a_session, monkeypatch):
+    """It ends while the batch system is asked."""
+    session, host = a_session(localq_status(job1="FAILED"))
+    happens(host, "1", ("started", {"node": "n1"}))
+    asked = host.run
+
+    def run(*args, **kwargs):
+        happens(
+            host,
+            "1",
+            ("started", {"node": "n1"}),
+            ("ending", {"reason": "it was late"}),
+            ("exited", {"exit_status": 3}),
+        )
+        return asked(*args, **kwargs)
+
+    monkeypatch.setattr(host, "run", run)
+    assert session.describe()["reason"] == "it was late"
+
+
 def test_a_main_job_without_a_pulse_may_be_dead(a_session):
     session, host = a_session(localq_status(job1="RUNNING"))
     host.files[HERE.pulse] = f"{NOON:.0f}\n"

@@ -157,6 +157,7 @@ def a_kernel(a_running_session: Session) -> Iterator[BlockingKernelClient]:
     file = a_running_session.folder / f"jupyter/kernel-{kernel_id}.json"
     client = BlockingKernelClient(connection_file=str(file))
     client.load_connection_file()
+    client.hb_channel.time_to_dead = 30.0  # else a kernel that is late by a second is dead
     client.start_channels()
     client.wait_for_ready(timeout=30)
     client.execute("import time\nfor i in range(1000):\n    print('private', flush=True)\n    time.sleep(0.1)")
