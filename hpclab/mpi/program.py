@@ -13,6 +13,7 @@ from hpclab.errors import ConfigError, DataLost, RankFailed, WorldFailed
 from hpclab.mpi.attempt import Attempt
 from hpclab.mpi.parts import Collection, assigned
 from hpclab.mpi.results import Results
+from hpclab.mpi.trace import with_sources
 
 
 def run(
@@ -57,6 +58,7 @@ def run(
                 futures = Attempt(client, _name(function), parts, whole, timeout_s, in_process).go(program, args)
                 break
             except (RankFailed, WorldFailed, DataLost) as error:
+                error.args = (with_sources(str(error), function),)
                 if not left:
                     raise
                 print(f"hpclab: {str(error).splitlines()[0]}; trying again", file=sys.stderr)

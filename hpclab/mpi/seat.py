@@ -364,7 +364,8 @@ class _Held:
 
     async def serve_pmi(self, end: socket.socket) -> None:
         """PMI's server for this rank, until the rank has ended."""
-        reader, writer = await asyncio.open_connection(sock=end)
+        # a copy of it is closed here: a rank that is to be ended shall not crash before, since nobody answers it
+        reader, writer = await asyncio.open_connection(sock=end.dup())
         with contextlib.suppress(ConnectionError), contextlib.closing(writer):
             while line := await reader.readline():
                 assert self.conversation is not None

@@ -24,6 +24,12 @@ def total(chunks: Any, comm: Any, factor: int = 1) -> tuple[int, int, float]:
     return comm.Get_rank(), comm.Get_size(), factor * float(everybodys[0])
 
 
+def library(chunks: Any, comm: Any) -> tuple[str, int, int, float]:
+    from mpi4py import MPI
+
+    return MPI.Get_library_version().split(",")[0], *total(chunks, comm)
+
+
 def doubled(chunks: Any, comm: Any) -> Any:
     for chunk in chunks:
         chunk *= 2
@@ -145,6 +151,13 @@ def speaks(chunks: Any, comm: Any) -> None:
     libc = ctypes.CDLL(None)
     libc.puts(b"C speaks at %d" % rank)
     os.system("echo so does a shell")
+
+
+def speaks_a_gigabyte(chunks: Any, comm: Any) -> None:
+    block = b"".join(b"line %063d\n" % n for n in range(10_000))
+    for _ in range(-(-(10**9) // len(block))):
+        sys.stdout.buffer.write(block)
+    print("the last line")
 
 
 def speaks_much(chunks: Any, comm: Any) -> None:

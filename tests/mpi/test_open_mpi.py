@@ -42,19 +42,26 @@ def nothing_left(three_workers: Workers) -> Iterator[None]:
     until("its temporary folders to go", lambda: not list(cluster.temporary.iterdir()), 10)
 
 
-def library(chunks: Any, comm: Any) -> tuple[str, int, int, float]:
-    from mpi4py import MPI
-
-    return MPI.Get_library_version().split(",")[0], *ranks.total(chunks, comm)
+@pytest.fixture
+def eight_workers(a_source_of_workers: subprocess.Popen[str]) -> Iterator[Workers]:
+    with a_cluster_of(a_source_of_workers, 8, environ=ENVIRON) as cluster, cluster.client() as client:
+        yield cluster, client
 
 
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_a_world_of_so_many_ranks(three_workers: Workers, size: int) -> None:
     cluster, client = three_workers
-    told = mpi.run(library, some_data(client), client=client, workers=list(cluster.pids)[:size])
+    told = mpi.run(ranks.library, some_data(client), client=client, workers=list(cluster.pids)[:size])
     assert [each[1:] for each in told] == [(rank, size, 60.0) for rank in range(size)]
     assert all(each[0].startswith("Open MPI") for each in told)
+
+
+def test_a_world_of_eight_ranks(eight_workers: Workers) -> None:
+    cluster, client = eight_workers
+    told = mpi.run(ranks.library, some_data(client, chunks=16), client=client)
+    assert [each[1:] for each in told] == [(rank, 8, 160.0) for rank in range(8)]
+    cluster.wait_no_ranks()
 
 
 @pytest.mark.usefixtures("nothing_left")

@@ -155,6 +155,20 @@ def test_of_too_much_the_begin_and_the_end_are_shown(a_cluster: Make, capfd: pyt
     assert numbers[-1] == 59_999
 
 
+def test_a_gigabyte_of_output_is_no_burden(a_cluster: Make, capfd: pytest.CaptureFixture[str]) -> None:
+    cluster, client = a_cluster(1)
+    (worker,) = (psutil.Process(pid) for pid in cluster.pids.values())
+    before = worker.memory_info().rss
+    mpi.run(ranks.speaks_a_gigabyte, some_data(client), client=client)
+    out = capfd.readouterr().out
+    assert len(out) < 2**21
+    left_out = re.search(r"([\d,]+) bytes left out", out)
+    assert left_out
+    assert int(left_out[1].replace(",", "")) > 0.99e9
+    assert out.endswith("[0] the last line\n")
+    assert worker.memory_info().rss < before + 100e6
+
+
 # how they fail
 
 
@@ -168,6 +182,18 @@ def test_an_exception_arrives_with_rank_host_and_traceback(two_workers: Workers)
     assert "ranks.py" in str(error)
     assert "fails_with" in str(error)
     assert "hpclab/mpi/rank.py" not in str(error)
+
+
+def test_a_function_that_went_by_pickle_shows_its_lines(two_workers: Workers) -> None:
+    _, client = two_workers
+
+    def diverges(chunks: Any, comm: Any) -> None:
+        if comm.Get_rank() == 1:
+            raise FloatingPointError  # here
+        comm.Barrier()
+
+    text = str(fails(client, diverges))
+    assert re.search(rf'File "{__file__}", line \d+, in diverges\n +raise FloatingPointError  # here\n', text), text
 
 
 @pytest.mark.parametrize("kind", [ranks.Unpicklable, functools.partial(ranks.Unopenable, 1, "text")])
@@ -223,11 +249,13 @@ def test_a_rank_that_never_returns(two_workers: Workers) -> None:
     cluster.wait_no_ranks()
 
 
-def test_a_deadlock(two_workers: Workers) -> None:
+def test_a_deadlock(two_workers: Workers, capfd: pytest.CaptureFixture[str]) -> None:
+    """The other rank has returned, and waits for the end; it is ended without having crashed of that."""
     cluster, client = two_workers
     error = fails(client, ranks.is_deadlocked, timeout_s=0.5)
     assert "is_deadlocked" in str(error)
     cluster.wait_no_ranks()
+    assert "Fatal" not in capfd.readouterr().err
 
 
 def test_a_function_that_cannot_be_sent(two_workers: Workers) -> None:
