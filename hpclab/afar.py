@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hpclab.asking import Asking
@@ -37,9 +38,10 @@ from hpclab.follow import Phase
 from hpclab.hosts import LoginNode
 from hpclab.hosts.local import LocalHost
 from hpclab.login import Means, login_node, means
-from hpclab.names import check_name
+from hpclab.names import check_name, new_name
 from hpclab.progress import Progress
 from hpclab.remote import Answers, Remote
+from hpclab.resumed import Resumed, Sink
 from hpclab.show import connection_text, interrupted_text, opened_text
 from hpclab.tunnel import COMES_OR_GOES, Notice, Tunnel
 
@@ -148,15 +150,66 @@ class Afar:
                         "see `hpclab status` before you say it again"
                     ) from error
 
-    def _run(self, argv: Sequence[str], origin: str = "") -> int:
+    def _run(self, argv: Sequence[str], origin: str = "", *, stdout: Sink | None = None) -> int:
         return self.remote.run(
             argv,
             session=self.place.name,
             origin=origin,
             is_terminal=sys.stdout.isatty(),
-            stdout=sys.stdout.buffer,
+            stdout=stdout or sys.stdout.buffer,
             stderr=sys.stderr.buffer,
         )
+
+    # a run of a script
+
+    def run_script(self, argv: Sequence[str], *, name: str, detach: bool) -> int:
+        """`hpclab run`, said over there; its exit status."""
+        if not name:
+            # ours, so that we can ask for it, whatever becomes of the answer
+            name = new_name({bookmark.name for bookmark in self.bookmarks.all()})
+            argv = [argv[0], "--name", name, *argv[1:]]
+        output = Resumed(sys.stdout.buffer)
+
+        def go_on() -> int:
+            self._check_submitted(name)
+            if detach:
+                self._say(f"{name} was submitted")
+                return 0
+            return self._printed(["attach", name], output)
+
+        with self.connected():
+            bookmark = replace(self.place, name=check_name(name), address=self._login.address)
+            self.bookmarks.keep(bookmark)
+            first = [partial(self._printed, argv, output)]
+            exit_status = self._over_connections(itertools.chain(first, itertools.repeat(go_on)))
+        if not detach and exit_status != INTERRUPTED:
+            self.bookmarks.forget([bookmark])
+        return exit_status
+
+    def attach_script(self, argv: Sequence[str]) -> int:
+        """Print what a run prints; its exit status."""
+        output = Resumed(sys.stdout.buffer)
+        with self.connected():
+            return self._over_connections(itertools.repeat(partial(self._printed, argv, output)))
+
+    def _over_connections(self, ways: Iterator[Callable[[], int]]) -> int:
+        """What the first way ends with whose connection is not lost."""
+        for way in ways:
+            try:
+                return way()
+            except ConnectionLost as error:
+                self._say(f"{str(error).splitlines()[0]}; a run goes on, and is followed again as soon as it is back")
+                self._connect_again()
+        raise AssertionError("there are always more")
+
+    def _printed(self, argv: Sequence[str], output: Resumed) -> int:
+        output.begin_again()
+        return self._run(argv, stdout=output)
+
+    def _check_submitted(self, name: str) -> None:
+        out, err = io.BytesIO(), io.BytesIO()
+        if self.remote.run(["status", name, "--json"], stdout=out, stderr=err) == NoSuchSession.exit_code:
+            raise NoSuchSession(f"{name} was not submitted before the connection was lost\nsay it again")
 
     def sessions(self, turn: threading.Lock) -> list[dict[str, Any]]:
         """`hpclab list --json` there; who connects has his turn, for only one can ask the user."""

@@ -270,10 +270,8 @@ def run_script(name: str, detach: bool, script: str, arguments: tuple[str, ...],
     """
     settings = _settings(**given)
     if settings.host:
-        exit_status = afar(place_of(settings, "", [])).run(click.get_current_context().meta["argv"])
-        if detach or exit_status == INTERRUPTED:
-            click.echo(f"from here, say these with --host {settings.host}", err=True)
-        sys.exit(exit_status)
+        argv = click.get_current_context().meta["argv"]
+        sys.exit(afar(place_of(settings, "", [])).run_script(argv, name=name, detach=detach))
     program = checked_program(_host(), script, arguments, folder=_here())
     with held_back() as let_through:
         session = Session.start(_host(), settings, name=name, notebook_dir=_here(), program=program)
@@ -594,7 +592,7 @@ def attach(name: str | None, host: str | None, as_json: bool, no_tunnel: bool, n
             afar(place, holds=not no_tunnel).attach(wishes)
         except IsRun:
             argv = ["attach", *([name] if name else []), *(["--json"] if as_json else [])]
-            sys.exit(afar(place).run(argv))
+            sys.exit(afar(place).attach_script(argv))
         return
     session = current_session(name)
     if session.program and not as_json:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from hpclab.__about__ import __version__
 from hpclab.errors import INTERRUPTED, ConnectionLost, HpclabError, RemoteUnfit, error_of
 from hpclab.hosts import LoginNode, RemoteProcess
+from hpclab.resumed import Sink
 from hpclab.shell import printable
 
 PROTOCOL = 1
@@ -87,8 +88,8 @@ class Remote:
         self,
         argv: Sequence[str],
         *,
-        stdout: BinaryIO,
-        stderr: BinaryIO,
+        stdout: Sink,
+        stderr: Sink,
         session: str = "",
         origin: str = "",
         is_terminal: bool = False,
@@ -239,7 +240,7 @@ class Answers:
             f"no sign of life for {SILENT_S:.0f} s\nthe session goes on; `hpclab attach` tells how it is"
         )
 
-    def pour(self, stdout: BinaryIO, stderr: BinaryIO) -> int:
+    def pour(self, stdout: Sink, stderr: Sink) -> int:
         """What a command line says, to these; its exit status. Ctrl-C here is Ctrl-C there."""
         streams = ((self._process.stdout, stdout), (self._process.stderr, stderr))
         threads = [threading.Thread(target=self._copy, args=pair, daemon=True) for pair in streams]
@@ -256,7 +257,7 @@ class Answers:
         finally:
             self.close()
 
-    def _copy(self, source: BinaryIO, target: BinaryIO) -> None:
+    def _copy(self, source: BinaryIO, target: Sink) -> None:
         # why a connection ends is told by `wait`
         with suppress(OSError, ValueError, HpclabError):
             while data := source.read1(65536):  # type: ignore[attr-defined]

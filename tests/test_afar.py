@@ -27,6 +27,9 @@ from hpclab.hosts.local import LocalHost
 NO_TUNNEL = Wishes(tunnel=False)
 
 
+NOT_EVEN_BEGUN = 0
+
+
 class Cut:
     """A command whose connection is lost after some lines of its output; it hears that only by the end of its stdin."""
 
@@ -66,6 +69,8 @@ class Unsteady(LoginHere):
         super().connect(timeout_s=timeout_s)
 
     def start(self, argv, *, prologue=()) -> Any:
+        if self.cuts[:1] == [NOT_EVEN_BEGUN]:
+            self.is_connected = bool(self.cuts.pop(0))
         process = super().start(argv, prologue=prologue)
         return Cut(process, self.cuts.pop(0), self) if self.cuts else process
 
@@ -264,3 +269,46 @@ def test_a_command_that_fails_forgets_nothing(login, signals):
 
 def test_no_two_requests_have_one_name():
     assert afar._origin() != afar._origin()
+
+
+# a run of a script
+
+COUNTS = """
+import sys, time
+for n in range(6):
+    print("step", n, flush=True)
+    time.sleep(0.05)
+sys.exit(7)
+"""
+
+
+def run_script(tmp_path: Path, one: Here, *options: str, text: str = COUNTS, name: str = "") -> int:
+    script = tmp_path / "there/model.py"
+    script.write_text(text)
+    argv = ["run", "--launch", "file", "--ntasks", "1", "--python", sys.executable, *options, str(script)]
+    return one.afar.run_script(argv, name=name, detach="--detach" in options)
+
+
+def test_a_run_is_followed_over_connections_that_are_lost(login, tmp_path, capsys):
+    login.cuts = [3, 2, 5]
+    one = here()
+    assert run_script(tmp_path, one) == 7
+    assert capsys.readouterr().out == "".join(f"step {n}\n" for n in range(6))
+    assert one.said.count("is gone; a run goes on, and is followed again") == 3
+    assert jobs(tmp_path) == 1
+    assert known() == []
+
+
+def test_a_run_that_was_never_submitted_is_told_as_that(login, tmp_path):
+    login.cuts = [NOT_EVEN_BEGUN]
+    with pytest.raises(NoSuchSession, match="plain-run was not submitted"):
+        run_script(tmp_path, here(), "--name", "plain-run", name="plain-run")
+    assert jobs(tmp_path) == 0
+
+
+def test_a_run_that_goes_on_without_us_is_found_again(login, tmp_path, capsys):
+    assert run_script(tmp_path, here(), "--detach") == 0
+    (name,) = known()
+    assert f"hpclab attach {name}" in capsys.readouterr().err
+    assert here(name).afar.attach_script(["attach", name]) == 7
+    assert capsys.readouterr().out.endswith("step 5\n")

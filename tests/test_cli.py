@@ -684,7 +684,7 @@ def test_what_is_said_there_is_shown_here(hpclab, logins):
 )
 def test_what_stands_behind_a_script_is_its_own(hpclab, logins, monkeypatch, argv, kept):
     said = []
-    monkeypatch.setattr("hpclab.afar.Afar.run", lambda self, argv: said.append(argv) or 0)
+    monkeypatch.setattr("hpclab.afar.Afar.run_script", lambda self, argv, **_: said.append(argv) or 0)
     assert hpclab("run", *argv).exit_code == 0
     assert said == [["run", *kept]]
 

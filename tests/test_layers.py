@@ -20,7 +20,7 @@ from hpclab.store import Store
 PACKAGE = Path(hpclab.__file__).parent
 GROUPS = [
     {"errors", "__about__"},
-    {"units", "result", "shell", "sshconfig", "asking", "options"},
+    {"units", "result", "shell", "sshconfig", "asking", "options", "resumed"},
     {"allocation", "job", "config", "event", "names", "versions", "environment", "detection", "sight"},
     {"qstat"},
     {"batch", "folder", "credentials"},
