@@ -19,11 +19,19 @@ def dask_tls(folder: SessionFolder) -> dict[str, str]:
     env = {
         "DASK_DISTRIBUTED__COMM__DEFAULT_SCHEME": "tls",
         "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True",
-        f"{tls}CA_FILE": folder.ca,
+        f"{tls}CA_FILE": dask_path(folder.ca),
     }
     for role in ("SCHEDULER", "WORKER", "CLIENT"):
-        env |= {f"{tls}{role}__CERT": folder.certificate, f"{tls}{role}__KEY": folder.key}
+        env |= {
+            f"{tls}{role}__CERT": dask_path(folder.certificate),
+            f"{tls}{role}__KEY": dask_path(folder.key),
+        }
     return env
+
+
+def dask_path(path: str) -> str:
+    """A path as Dask reads it: as Python, of which a warning comes where it has something like `-3if` in it."""
+    return repr(path)
 
 
 RANK_ONLY = {
@@ -48,7 +56,8 @@ AS_UNDER_A_NANNY = {
 
 def worker_environment(base: Mapping[str, str], folder: SessionFolder) -> dict[str, str]:
     """For processes of Dask's own: what they spill goes into the job's scratch folder, which is ours alone."""
-    return {**AS_UNDER_A_NANNY, **base, **dask_tls(folder), "DASK_TEMPORARY_DIRECTORY": base["HPCLAB_SCRATCH"]}
+    scratch = dask_path(base["HPCLAB_SCRATCH"])
+    return {**AS_UNDER_A_NANNY, **base, **dask_tls(folder), "DASK_TEMPORARY_DIRECTORY": scratch}
 
 
 def rank_environment(base: Mapping[str, str], folder: SessionFolder, *, one_node: bool) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from hpclab.folder import SessionFolder
-from hpclab.inside.environ import AS_UNDER_A_NANNY, dask_tls
+from hpclab.inside.environ import AS_UNDER_A_NANNY, dask_path, dask_tls
 from hpclab.job import Program
 
 SCRIPT_RANK = 1
@@ -99,7 +99,7 @@ def rank_variables(plan: ProgramPlan, rank: int, scratch: str) -> dict[str, str]
         **own,
         **task_variables(plan),
         "HPCLAB_INTERFACE": plan.interface,
-        "DASK_TEMPORARY_DIRECTORY": scratch,
+        "DASK_TEMPORARY_DIRECTORY": dask_path(scratch),
     }
 
 

@@ -132,25 +132,52 @@ async def launched(
     server = await asyncio.start_unix_server(serve, f"{folder}/agent", limit=2**20)
     env = {name: value for name, value in mpi_environment(os.environ).items() if not name.startswith(BATCH_VARIABLES)}
     agent = f"{sys.executable} -P -m hpclab.mpi.agent {folder}/agent"
-    process = None
+    try:
+        argv = mpiexec_argv(mpiexec, await asyncio.to_thread(_version, mpiexec), berths, agent=agent)
+        async with _beside_us(argv, env, folder=folder) as process:
+            try:
+                yield process
+            finally:
+                await ended(process)
+    finally:
+        server.close()
+        for task in serving:
+            task.cancel()  # agents that the launcher has left behind hear that nobody is here any more
+        await asyncio.gather(*serving, return_exceptions=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# who reads hears nothing but the end of a pipe, of which we alone have the other end
+_KILLED_AFTER_US = """
+exec 3<&0 </dev/null
+{ trap '' HUP INT TERM; read -r end; rm -rf "$TMPDIR"; kill -9 0; } <&3 >/dev/null 2>&1 &
+exec 3<&-
+exec "$@"
+"""
+
+
+@contextlib.asynccontextmanager
+async def _beside_us(
+    argv: Sequence[str], env: Mapping[str, str], *, folder: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process, and its group, that is killed when we are gone, whatever has ended us, or when we let go of it.
+
+    So is the folder for its temporary files, which is its own.
+    """
+    theirs, ours = os.pipe()
     try:
         process = await asyncio.create_subprocess_exec(
-            *mpiexec_argv(mpiexec, await asyncio.to_thread(_version, mpiexec), berths, agent=agent),
+            *["/bin/sh", "-c", _KILLED_AFTER_US, "sh", *argv],
             env={**env, "TMPDIR": folder},
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=theirs,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
         yield process
     finally:
-        if process:
-            await ended(process)
-        server.close()
-        for task in serving:
-            task.cancel()  # agents that the launcher has left behind hear that nobody is here any more
-        await asyncio.gather(*serving, return_exceptions=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        os.close(ours)
+        os.close(theirs)
 
 
 async def ended(process: asyncio.subprocess.Process) -> None:
@@ -181,21 +208,17 @@ async def run_daemon(run: str, command: str) -> tuple[int, str]:
     if run in _over:
         return 255, "its rank has ended already"
     folder = tempfile.mkdtemp(prefix="hpclab-")
-    process = await asyncio.create_subprocess_exec(
-        # what makes itself a daemon nobody could end
-        *["/bin/sh", "-c", command.replace(" --daemonize", "")],
-        env={**mpi_environment(os.environ), "TMPDIR": folder},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-    )
-    _daemons.setdefault(run, set()).add(process)
+    # what makes itself a daemon nobody could end
+    argv = ["/bin/sh", "-c", command.replace(" --daemonize", "")]
     try:
-        said, _ = await process.communicate()
-        return process.returncode or 0, said[-4000:].decode(errors="replace")
+        async with _beside_us(argv, mpi_environment(os.environ), folder=folder) as process:
+            _daemons.setdefault(run, set()).add(process)
+            try:
+                said, _ = await process.communicate()
+                return process.returncode or 0, said[-4000:].decode(errors="replace")
+            finally:
+                _daemons[run].discard(process)
     finally:
-        _daemons[run].discard(process)
         shutil.rmtree(folder, ignore_errors=True)
 
 

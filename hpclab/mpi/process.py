@@ -101,6 +101,8 @@ class Reception:
         line, life = [(await loop.sock_accept(self.line))[0] for _ in range(2)]
         streams = [(await loop.sock_accept(self.output))[0] for _ in range(2)]
         connections = [await asyncio.open_connection(sock=stream) for stream in streams]
+        # nobody else comes, and if we are killed it is gone
+        shutil.rmtree(self.folder, ignore_errors=True)
         for end in (line, life):
             end.setblocking(True)
         process = Process(Line(line), Line(life))

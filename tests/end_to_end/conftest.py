@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 from harness import AnotherUser, Home, Session, need_root
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+PAGE_WITHIN_MS = 30_000
+"""A browser beside other tests may take long to show what is there."""
 
 
 @pytest.fixture
@@ -69,6 +72,7 @@ def chromium() -> str:
 @pytest.fixture(scope="module")
 def a_browser(chromium: str) -> Iterator[Browser]:
     quiet = ["gpu", "quic", "background-networking", "component-update", "sync"]
+    expect.set_options(timeout=PAGE_WITHIN_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium,
@@ -82,5 +86,5 @@ def a_browser(chromium: str) -> Iterator[Browser]:
 def a_browser_page(a_browser: Browser) -> Iterator[Page]:
     """Of a browser that knows nothing yet: no cookie, no cache."""
     with a_browser.new_context(viewport={"width": 1280, "height": 800}) as context:
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(PAGE_WITHIN_MS)
         yield context.new_page()

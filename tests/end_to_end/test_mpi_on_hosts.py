@@ -43,6 +43,21 @@ except mpi.RankFailed as error:
     print(json.dumps([found, error.rank, error.host, repr(error.__cause__), time.monotonic() - began]))
 """
 
+SLEEPS = """
+import sys, time
+import dask.array as da
+from distributed import Client
+from hpclab import mpi
+
+def sleeps(chunks, comm):
+    print("asleep", flush=True)
+    time.sleep(600)
+
+client = Client(sys.argv[1])
+client.wait_for_workers(4)
+mpi.run(sleeps, da.arange(1_000_000, chunks=25_000).persist())
+"""
+
 
 @pytest.fixture
 def workers(a_bare_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
@@ -56,23 +71,24 @@ def workers(a_bare_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator
         env |= {"LD_LIBRARY_PATH": "/srv/openmpi/lib", "MPI4PY_MPIABI": "openmpi"}
     bin_folder = a_bare_cluster.python.parent
     login = a_bare_cluster.on("login")
-    running = [
-        _dask(login, [f"{bin_folder}/dask", "scheduler", "--host", "10.77.1.1", "--port", "8786", "--no-dashboard"])
-    ]
+    scheduler = [f"{bin_folder}/dask", "scheduler", "--host", "10.77.1.1", "--port", "8786", "--no-dashboard"]
+    running = [_dask(login, scheduler)]
     address = "tcp://10.77.1.1:8786"
     for name in (*NODES, "node1"):
         worker = [f"{bin_folder}/dask", "worker", address, "--no-nanny", "--nthreads", "1", "--no-dashboard"]
         running.append(_dask(a_bare_cluster.on(name), worker, env))
     yield address
-    for process in reversed(running):
+    for process in running[1:]:
         process.terminate()
-    for process in running:
-        process.wait(timeout=30)
     for name in NODES:
         node = a_bare_cluster.on(name)
         until(lambda node=node: not node.processes() and "none", what=f"the end of {node.processes()} on {name}")
         left = [path for path in node.file("/tmp/").iterdir() if path.name.startswith(("hpclab", "prte", "ompi"))]
         assert not left, list(left[0].rglob("*"))
+    # not before: a worker of Dask's that loses its scheduler while it ends may wait for ever
+    running[0].terminate()
+    for process in running:
+        process.wait(timeout=30)
 
 
 def _dask(node: Node, argv: list[str], env: dict[str, str] | None = None) -> subprocess.Popen[str]:
@@ -92,3 +108,17 @@ def test_a_world_over_three_hosts(a_bare_cluster: Cluster, workers: str) -> None
     assert took_s < 20
     left = {name for name in set(os.listdir("/dev/shm")) - shared if Path("/dev/shm", name).owner() == "4001"}
     assert not left
+
+
+@pytest.mark.parametrize("workers", ["mpich", "openmpi"], indirect=True)
+def test_workers_that_are_killed_leave_nothing(a_bare_cluster: Cluster, workers: str) -> None:
+    """What a launcher has started on their hosts neither; the fixture looks for it."""
+    program = [str(a_bare_cluster.python), "-c", SLEEPS, workers]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    running = a_bare_cluster.on("login").popen(program, **streams)
+    assert running.stdout
+    assert {running.stdout.readline() for _ in range(4)} == {f"[{rank}] asleep\n" for rank in range(4)}
+    for name in NODES:
+        a_bare_cluster.on(name, user="root").run(["pkill", "-9", "-f", "bin/dask worker"])
+    running.terminate()
+    running.wait(timeout=30)

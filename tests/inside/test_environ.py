@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import dask
 import pytest
 from fixtures import folder, settings
 
@@ -12,6 +13,7 @@ from hpclab.hosts.local import LocalHost
 from hpclab.inside.environ import (
     RANK_ONLY,
     SHARED,
+    dask_path,
     dask_tls,
     notebook_environment,
     rank_environment,
@@ -33,25 +35,26 @@ JOB = {
 }
 
 
-def test_dask_finds_its_certificates():
-    env = dask_tls(HERE)
-    assert env["DASK_DISTRIBUTED__COMM__TLS__CA_FILE"] == HERE.ca
-    for role in ("SCHEDULER", "WORKER", "CLIENT"):
-        assert env[f"DASK_DISTRIBUTED__COMM__TLS__{role}__CERT"] == HERE.certificate
-        assert env[f"DASK_DISTRIBUTED__COMM__TLS__{role}__KEY"] == HERE.key
-
-
 def test_dask_understands_these_variables():
     """Asked of Dask itself, in a process of its own, for it reads them when it is imported."""
     code = """if True:
         import dask
-        for key in ["default-scheme", "require-encryption", "tls.ca-file", "tls.worker.key"]:
+        for key in ["default-scheme", "require-encryption", "tls.ca-file"]:
             print(dask.config.get(f"distributed.comm.{key}"))
+        for role in ["scheduler", "worker", "client"]:
+            for what in ["cert", "key"]:
+                print(dask.config.get(f"distributed.comm.tls.{role}.{what}"))
         print(dask.config.get("scheduler-address"))
         """
     env = notebook_environment({}, HERE, "tls://10.0.0.1:4000")
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.split() == ["tls", "True", HERE.ca, HERE.key, "tls://10.0.0.1:4000"]
+    assert done.stdout.split() == ["tls", "True", HERE.ca, *3 * [HERE.certificate, HERE.key], "tls://10.0.0.1:4000"]
+
+
+@pytest.mark.parametrize("path", ["/scratch/run-3if_1", "/home/ada/it's", '/home/"', "/data/\\x41", "7", "/ü"])
+def test_dask_reads_every_path_as_it_is_and_warns_of_none(path, recwarn):
+    assert dask.config.interpret_value(dask_path(path)) == path
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize(

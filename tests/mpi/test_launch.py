@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hpclab.errors import WorldFailed
@@ -145,3 +148,30 @@ def test_the_remote_shell_gives_the_command_to_us(tmp_path, answer, status):
 
     assert asyncio.run(call()) == (status, b"oh" if answer else b"")
     assert asked == [b'{"host": "node2", "command": "prted --x \\"a b\\""}\n']
+
+
+BESIDE = """
+import asyncio, os, tempfile
+from hpclab.mpi.launch import _beside_us
+
+async def main():
+    folder = tempfile.mkdtemp()
+    argv = ["/bin/sh", "-c", "trap '' TERM; touch $TMPDIR/file; sleep 600 & echo $!; sleep 600"]
+    async with _beside_us(argv, os.environ, folder=folder) as process:
+        print(process.pid, (await process.stdout.readline()).decode().strip(), flush=True)
+        os.killpg(process.pid, 15)  # which it does not listen to
+        await process.wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_what_runs_beside_us_is_killed_with_us(number: signal.Signals, tmp_path: Path) -> None:
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", BESIDE], stdout=subprocess.PIPE, text=True, env=env) as we:
+        assert we.stdout
+        beside = [psutil.Process(int(pid)) for pid in we.stdout.readline().split()]
+        we.send_signal(number)
+    assert psutil.wait_procs(beside, timeout=10)[1] == []
+    assert list(tmp_path.iterdir()) == []
