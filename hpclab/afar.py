@@ -182,7 +182,8 @@ class Afar:
             self.bookmarks.keep(bookmark)
             first = [partial(self._printed, argv, output)]
             exit_status = self._over_connections(itertools.chain(first, itertools.repeat(go_on)))
-        if not detach and exit_status != INTERRUPTED:
+        goes_on = exit_status == INTERRUPTED or (detach and exit_status == 0)
+        if not goes_on:
             self.bookmarks.forget([bookmark])
         return exit_status
 

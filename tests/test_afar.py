@@ -312,3 +312,9 @@ def test_a_run_that_goes_on_without_us_is_found_again(login, tmp_path, capsys):
     assert f"hpclab attach {name}" in capsys.readouterr().err
     assert here(name).afar.attach_script(["attach", name]) == 7
     assert capsys.readouterr().out.endswith("step 5\n")
+
+
+def test_a_run_that_is_refused_is_not_remembered(login, tmp_path, capsys):
+    assert run_script(tmp_path, here(), "--detach", text="") == 2
+    assert "is empty" in capsys.readouterr().err
+    assert known() == []
