@@ -273,9 +273,9 @@ def ask(lsf: FakeLsf, argv: list[str]) -> Result:
     return Result(host="here", argv=tuple(argv), exit_status=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
 
-def submitted(lsf: FakeLsf, body: str, **more: Any) -> list[str]:
+def submitted(lsf: FakeLsf, body: str, *, walltime_s: int = 3600, **more: Any) -> list[str]:
     spec = job_spec(
-        walltime_s=60, log=f"{lsf.folder}/{{job_id}}.log", chunks=(Chunk(count=1, cores=1, memory_bytes=9),)
+        walltime_s=walltime_s, log=f"{lsf.folder}/{{job_id}}.log", chunks=(Chunk(count=1, cores=1, memory_bytes=9),)
     )
     head = "".join(f"#BSUB {line}\n" for line in hpclab_lsf.directives(spec))
     (lsf.folder / "job.sh").write_text(f'#!/bin/bash\n{head}export ID="{hpclab_lsf.JOB_ID}"\n{body}\n')
@@ -314,7 +314,7 @@ def test_hpclab_sees_a_job_run_and_cancels_it_from_another_time_zone(lsf):
 
 
 def test_hpclab_is_told_of_a_walltime_that_is_over(lsf):
-    (job_id,) = submitted(lsf, 'trap "exit 143" USR2; while :; do sleep 0.01; done')
+    (job_id,) = submitted(lsf, 'trap "exit 143" USR2; while :; do sleep 0.01; done', walltime_s=60)
     status = ended(lsf, [job_id])[job_id]
     assert (status.state, status.exit_status) == (JobState.FAILED, 143)
     assert status.reason.startswith("the walltime was reached (TERM_RUNLIMIT")
