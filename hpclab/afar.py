@@ -160,13 +160,40 @@ class Afar:
             stderr=sys.stderr.buffer,
         )
 
+    def sessions(self, turn: threading.Lock) -> list[dict[str, Any]]:
+        """`hpclab list --json` there; who connects has his turn, for only one can ask the user."""
+        out, err, where = io.BytesIO(), io.BytesIO(), self.place.destination
+        with turn:
+            self._login.connect(timeout_s=LIST_WITHIN_S)
+        with self.connected() as remote:
+            if remote.run(["list", "--json"], stdout=out, stderr=err):
+                raise Unreachable(err.getvalue().decode(errors="replace").strip() or f"hpclab on {where} says nothing")
+        try:
+            found: list[dict[str, Any]] = json.loads(out.getvalue())
+        except ValueError as error:
+            raise UnreadableOutput(
+                f"hpclab on {where} answers something else than sessions\nsee `hpclab list --host {where}`"
+            ) from error
+        return found
+
+    def doctor(self, argv: Sequence[str], *, as_json: bool) -> int:
+        """How this machine gets there, and then what hpclab there says of itself."""
+        if not as_json:
+            self._say(f"{self.place.destination} is reached by {self.means.name}: {'; '.join(self.means.reasons)}")
+        begin = time.monotonic()
+        with self.connected():
+            if not as_json:
+                via = f" at {self._login.address}" if self._login.address else ""
+                self._say(f"connected{via} within {time.monotonic() - begin:.1f} s")
+            return self._run(argv)
+
     # a run of a script
 
     def run_script(self, argv: Sequence[str], *, name: str, detach: bool) -> int:
         """`hpclab run`, said over there; its exit status."""
         if not name:
-            # ours, so that we can ask for it, whatever becomes of the answer
-            name = new_name({bookmark.name for bookmark in self.bookmarks.all()})
+            # ours, so that we can ask for it, whatever becomes of the answer; which are taken over there we do not know
+            name = f"{new_name(set())}-{secrets.token_hex(2)}"
             argv = [argv[0], "--name", name, *argv[1:]]
         output = Resumed(sys.stdout.buffer)
 
@@ -211,33 +238,6 @@ class Afar:
         out, err = io.BytesIO(), io.BytesIO()
         if self.remote.run(["status", name, "--json"], stdout=out, stderr=err) == NoSuchSession.exit_code:
             raise NoSuchSession(f"{name} was not submitted before the connection was lost\nsay it again")
-
-    def sessions(self, turn: threading.Lock) -> list[dict[str, Any]]:
-        """`hpclab list --json` there; who connects has his turn, for only one can ask the user."""
-        out, err, where = io.BytesIO(), io.BytesIO(), self.place.destination
-        with turn:
-            self._login.connect(timeout_s=LIST_WITHIN_S)
-        with self.connected() as remote:
-            if remote.run(["list", "--json"], stdout=out, stderr=err):
-                raise Unreachable(err.getvalue().decode(errors="replace").strip() or f"hpclab on {where} says nothing")
-        try:
-            found: list[dict[str, Any]] = json.loads(out.getvalue())
-        except ValueError as error:
-            raise UnreadableOutput(
-                f"hpclab on {where} answers something else than sessions\nsee `hpclab list --host {where}`"
-            ) from error
-        return found
-
-    def doctor(self, argv: Sequence[str], *, as_json: bool) -> int:
-        """How this machine gets there, and then what hpclab there says of itself."""
-        if not as_json:
-            self._say(f"{self.place.destination} is reached by {self.means.name}: {'; '.join(self.means.reasons)}")
-        begin = time.monotonic()
-        with self.connected():
-            if not as_json:
-                via = f" at {self._login.address}" if self._login.address else ""
-                self._say(f"connected{via} within {time.monotonic() - begin:.1f} s")
-            return self._run(argv)
 
     # a session with its tunnel
 
