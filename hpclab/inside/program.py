@@ -50,6 +50,8 @@ from hpclab.versions import from_words
 
 SCRIPT_GRACE_S = 6
 """How long a script that was told to end may take; batch systems kill 10 s and more after they have told."""
+CANCEL_COMES_WITHIN_S = 10
+"""After it was written down that a run was stopped; a batch system that does not answer never tells its jobs."""
 KILLED = 128
 """An exit status from here on is a signal's, as shells have it."""
 LOOK_EVERY_S = 0.3
@@ -130,6 +132,10 @@ class ProgramSupervisor(Supervisor):
             loop = asyncio.get_running_loop()
             loop.call_later(SIGNAL_MAY_COME_S, self.pass_on_once)
             loop.call_later(SCRIPT_GRACE_S, self.end_as_told)
+
+    def stopped(self, over: str) -> None:
+        """Whoever stops a run writes that down first, and cancels its job then, which the script is to hear once."""
+        asyncio.get_running_loop().call_later(CANCEL_COMES_WITHIN_S, self.told_to_end)
 
     def pass_on_once(self) -> None:
         """What saves its results when it hears the signal must not hear it again meanwhile."""

@@ -85,6 +85,10 @@ class Supervisor:
     def told_to_end(self) -> None:
         self.end(JobExit.TERMINATED)
 
+    def stopped(self, over: str) -> None:
+        """The session's folder says so, before or instead of the batch system."""
+        self.end(JobExit.OK, over)
+
     async def last_words(self) -> None:
         """It is certain that the job ends; nothing has been ended yet."""
 
@@ -192,7 +196,7 @@ class Supervisor:
             is_there = await asyncio.to_thread(Path(self.folder.session).exists)
             missed = 0 if is_there else missed + 1
             with contextlib.suppress(OSError):
-                self.end(JobExit.OK, (await asyncio.to_thread(Path(self.folder.over).read_text)).strip())
+                self.stopped((await asyncio.to_thread(Path(self.folder.over).read_text)).strip())
         self.end(JobExit.OK, "the session's folder was removed")
 
     def wrong_world(self, ranks: int, size: int, library: str) -> str:

@@ -360,6 +360,16 @@ def test_a_cancelled_run_lets_the_script_say_a_last_word(home: Home, launch: str
     assert home.json("status", "slow")["reason"].startswith("stopped at")
 
 
+@each_launch
+def test_a_stop_that_the_batch_system_never_hears(home: Home, launch: str) -> None:
+    """It is written down before the job is cancelled; that alone must not cut the last word short."""
+    begun = begin(home, STARTS[launch] + HEARS + WAITS, launch=launch)
+    Path(home.json("status", "slow")["folder"], "over").write_text("stopped at noon\n")
+    status, stdout, stderr = end(begun)
+    assert (status, stdout) == (JOB_ENDED, "heard 3\n"), stderr
+    assert (described := ended(home, "slow"))["reason"] == "stopped at noon", described
+
+
 def test_the_walltime_is_over(home: Home) -> None:
     begun = begin(home, "import time, sys\n" + WAITS, "--walltime", "20s")
     status, _, stderr = end(begun)
