@@ -50,7 +50,9 @@ _RANK = [
     'trap "" USR1; trap : TERM INT; own=; '
     # not one that somebody else has put there under this name
     '{ [ -O "$HPCLAB_SCRATCH" ] && [ ! -L "$HPCLAB_SCRATCH" ]; } || '
-    'own=$(mktemp -d "${TMPDIR:-/tmp}/hpclab-XXXXXXXX" || mktemp -d /tmp/hpclab-XXXXXXXX) || exit 40; '
+    # a mktemp that is ended before it has told the name would leave its folder
+    'own=$(trap "" TERM INT; '
+    'mktemp -d "${TMPDIR:-/tmp}/hpclab-XXXXXXXX" || mktemp -d /tmp/hpclab-XXXXXXXX) || exit 40; '
     'export HPCLAB_SCRATCH="${own:-$HPCLAB_SCRATCH}"; "$@"; status=$?; [ -z "$own" ] || rm -rf "$own"; exit $status',
     "rank",
 ]

@@ -55,7 +55,11 @@ trap 'exit 143' TERM INT USR2
 # Grid Engine's word that it will suspend us
 trap : USR1
 # ours alone: in a scratch folder that others could have made before us they could change what Dask writes there
-HPCLAB_SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/hpclab-XXXXXXXX" || mktemp -d /tmp/hpclab-XXXXXXXX) || exit 40
+# (and whoever ends mktemp when it has made the folder but not told its name leaves a folder behind)
+HPCLAB_SCRATCH=$(
+    trap '' TERM INT USR1 USR2
+    mktemp -d "${TMPDIR:-/tmp}/hpclab-XXXXXXXX" || mktemp -d /tmp/hpclab-XXXXXXXX
+) || exit 40
 
 # from here on a signal is the program's to hear; this shell waits for it and writes how it ended
 trap : TERM INT USR1 USR2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 from dataclasses import dataclass, replace
@@ -265,6 +266,31 @@ def test_a_signal_to_all_of_the_job_is_written_down(a_job):
         assert job.wait(timeout=20) == 143
     os.close(heard)
     assert Ran(143, here).events[-1]["exit_status"] == 143
+
+
+def test_a_signal_while_it_makes_its_scratch_folder_leaves_none(a_job, tmp_path):
+    """To all of the job, when mktemp has made the folder, and has not yet told its name."""
+    heard, say = os.pipe()
+    listen, tell = os.pipe()
+    commands, scratch = tmp_path / "bin", tmp_path / "scratch"
+    commands.mkdir()
+    scratch.mkdir()
+    slow = f'folder=$({shutil.which("mktemp")} "$@"); echo made >&{say}; read word <&{listen}; echo "$folder"'
+    (commands / "mktemp").write_text(f"#!/bin/bash\n{slow}\n")
+    (commands / "mktemp").chmod(0o755)
+    path, here = a_job("echo begun")
+    env = environment(PATH=f"{commands}:{os.environ['PATH']}", TMPDIR=str(scratch))
+    with subprocess.Popen(["bash", path], env=env, pass_fds=[say, listen], start_new_session=True) as job:
+        os.close(say)
+        os.close(listen)
+        assert os.read(heard, 100) == b"made\n"
+        assert len(os.listdir(scratch)) == 1
+        os.killpg(job.pid, signal.SIGTERM)
+        os.write(tell, b"go on\n")
+        assert job.wait(timeout=20) == 143
+    os.close(heard)
+    os.close(tell)
+    assert (os.listdir(scratch), Ran(143, here).log) == ([], "")
 
 
 def test_a_signal_during_the_prologue_ends_the_job_before_its_program(a_job):

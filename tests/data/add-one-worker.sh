@@ -36,7 +36,11 @@ trap 'exit 143' TERM INT USR2
 # Grid Engine's word that it will suspend us
 trap : USR1
 # ours alone: in a scratch folder that others could have made before us they could change what Dask writes there
-HPCLAB_SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/hpclab-XXXXXXXX" || mktemp -d /tmp/hpclab-XXXXXXXX) || exit 40
+# (and whoever ends mktemp when it has made the folder but not told its name leaves a folder behind)
+HPCLAB_SCRATCH=$(
+    trap '' TERM INT USR1 USR2
+    mktemp -d "${TMPDIR:-/tmp}/hpclab-XXXXXXXX" || mktemp -d /tmp/hpclab-XXXXXXXX
+) || exit 40
 
 # as Dask's nanny sets them: a worker runs a task per thread already
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MKL_NUM_THREADS=${MKL_NUM_THREADS:-1}
