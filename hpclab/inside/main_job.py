@@ -6,7 +6,6 @@ then waits for whichever ends first; with that it ends the rest, and itself with
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -24,16 +23,24 @@ from typing import Any
 from hpclab.connection import LOOPBACK, Connection
 from hpclab.credentials import new_token
 from hpclab.errors import ConfigError
-from hpclab.folder import SessionFolder
 from hpclab.inside.environ import rank_environment
-from hpclab.inside.plan import Plan, dask_mpi_argv, interface_name
+from hpclab.inside.plan import Plan, dask_mpi_argv
 from hpclab.inside.report import announce
 from hpclab.inside.reverse import Reverse, forget
-from hpclab.inside.supervisor import SIGNAL_MAY_COME_S, Ended, Supervisor, environment, own_python_first
+from hpclab.inside.supervisor import (
+    SIGNAL_MAY_COME_S,
+    Ended,
+    Supervisor,
+    arguments,
+    environment,
+    of_all,
+    of_all_plans,
+    own_python_first,
+    supervise,
+)
 from hpclab.job import JobExit
 from hpclab.launchers import without_mpi
 from hpclab.units import format_duration
-from hpclab.versions import from_words
 
 WARN_BEFORE_END_S = (600, 120)
 NEEDED = {
@@ -201,53 +208,20 @@ class MainJob(Supervisor):
 
 
 def _parse() -> MainJob:
-    parser = argparse.ArgumentParser(prog="python -m hpclab.inside.main_job")
-    parser.add_argument("folder", type=SessionFolder)
+    parser = arguments("python -m hpclab.inside.main_job")
     parser.add_argument("--workers", type=int, required=True)
-    parser.add_argument("--nthreads", type=int, required=True)
-    parser.add_argument("--memory", type=int, required=True, help="bytes per worker")
-    parser.add_argument("--death-timeout", type=int, required=True)
-    parser.add_argument("--start-timeout", type=int, required=True)
-    parser.add_argument("--interface", default="")
-    parser.add_argument("--mpiexec", default="auto")
     parser.add_argument("--root-dir", required=True)
-    parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--keep", type=int, default=0)
     parser.add_argument("--bind", default="network")
-    parser.add_argument("--expect-versions", type=from_words, default={})
     given = parser.parse_args()
-    plan = Plan(
-        folder=given.folder,
-        job_id=os.environ["HPCLAB_JOB_ID"],
-        workers=given.workers,
-        nthreads=given.nthreads,
-        memory_bytes=given.memory,
-        death_timeout_s=given.death_timeout,
-        interface=interface_name(given.interface, [name for _, name in socket.if_nameindex()]),
-        node=socket.gethostname(),
-        bind=given.bind,
-    )
+    plan = Plan(**of_all_plans(given), workers=given.workers, node=socket.gethostname(), bind=given.bind)
     return MainJob(
-        folder=plan.folder,
-        job_id=plan.job_id,
+        **of_all(given),
         plan=plan,
         root_dir=str(Path(given.root_dir).expanduser()),
-        mpiexec=given.mpiexec,
-        start_timeout_s=given.start_timeout,
-        nodes=given.nodes,
         keep=given.keep,
-        expected=given.expect_versions,
-        end_time=float(os.environ["HPCLAB_JOB_END_TIME"]),
     )
-
-
-async def _main() -> None:
-    how = await _parse().run()
-    sys.stdout.flush()
-    # not by way of asyncio's own end, which waits for threads that a file system holds
-    os._exit(how)
 
 
 if __name__ == "__main__":
-    os.umask(0o077)
-    asyncio.run(_main())
+    supervise(_parse)

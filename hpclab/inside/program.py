@@ -6,7 +6,6 @@ It starts the script with a Dask scheduler and workers, as MPI ranks of the scri
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -20,12 +19,9 @@ from asyncio.subprocess import Process
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hpclab.errors import ConfigError
-from hpclab.folder import SessionFolder
 from hpclab.inside.environ import worker_environment
-from hpclab.inside.plan import interface_name
 from hpclab.inside.program_plan import (
     SCRIPT_RANK,
     ProgramPlan,
@@ -40,13 +36,16 @@ from hpclab.inside.supervisor import (
     WIND_DOWN_S,
     Ended,
     Supervisor,
+    arguments,
     environment,
+    of_all,
+    of_all_plans,
     own_python_first,
     signal_group,
+    supervise,
 )
 from hpclab.job import JobExit, Program
 from hpclab.launchers import ONE_NODE
-from hpclab.versions import from_words
 
 SCRIPT_GRACE_S = 6
 """How long a script that was told to end may take; batch systems kill 10 s and more after they have told."""
@@ -329,56 +328,25 @@ def rank_end(path: str) -> RankEnd:
 
 
 def _parse() -> ProgramSupervisor:
-    parser = argparse.ArgumentParser(prog="python -m hpclab.inside.program")
-    parser.add_argument("folder", type=SessionFolder)
+    parser = arguments("python -m hpclab.inside.program")
     parser.add_argument("--launch", choices=LAUNCHES, required=True)
     parser.add_argument("--tasks", type=int, required=True)
-    parser.add_argument("--nthreads", type=int, required=True)
-    parser.add_argument("--memory", type=int, required=True, help="bytes per worker")
     parser.add_argument("--gpus", type=int, default=0, help="per worker")
-    parser.add_argument("--death-timeout", type=int, required=True)
-    parser.add_argument("--start-timeout", type=int, required=True)
-    parser.add_argument("--interface", default="")
-    parser.add_argument("--mpiexec", default="auto")
-    parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--system", required=True)
-    parser.add_argument("--expect-versions", type=from_words, default={})
     parser.add_argument("--program", type=lambda text: Program.from_dict(json.loads(text)), required=True)
-    given: Any = parser.parse_args()
-    end_time = float(os.environ["HPCLAB_JOB_END_TIME"])
+    given = parser.parse_args()
+    common = of_all(given)
     plan = ProgramPlan(
-        folder=given.folder,
-        job_id=os.environ["HPCLAB_JOB_ID"],
+        **of_all_plans(given),
         program=given.program,
         launch=given.launch,
         tasks=given.tasks,
-        nthreads=given.nthreads,
-        memory_bytes=given.memory,
         gpus=given.gpus,
-        death_timeout_s=given.death_timeout,
-        end_time=end_time,
-        interface=interface_name(given.interface, [name for _, name in socket.if_nameindex()]),
+        end_time=common["end_time"],
         system=given.system,
     )
-    return LAUNCHES[given.launch](
-        plan=plan,
-        folder=plan.folder,
-        job_id=plan.job_id,
-        mpiexec=given.mpiexec,
-        start_timeout_s=given.start_timeout,
-        nodes=given.nodes,
-        expected=given.expect_versions,
-        end_time=end_time,
-    )
-
-
-async def _main() -> None:
-    how = await _parse().run()
-    sys.stdout.flush()
-    # not by way of asyncio's own end, which waits for threads that a file system holds
-    os._exit(how)
+    return LAUNCHES[given.launch](**common, plan=plan)
 
 
 if __name__ == "__main__":
-    os.umask(0o077)
-    asyncio.run(_main())
+    supervise(_parse)

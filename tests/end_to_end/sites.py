@@ -56,6 +56,22 @@ class Site:
         """A file of the session, seen from outside."""
         return self.cluster.on("login").file(f"/home/ada/.hpclab/sessions/{name}/{path}")
 
+    def script(self, text: str, name: str = "model.py") -> str:
+        """In ada's home, to be read by her."""
+        path = self.cluster.on("login").file(f"/home/ada/{name}")
+        path.write_text(text)
+        path.chmod(0o644)
+        return name
+
+    def ended(self, name: str) -> dict[str, Any]:
+        """The session or run when its main job is over."""
+
+        def look() -> dict[str, Any] | None:
+            described = self.status(name)
+            return described if described["state"] in ("ended", "failed") else None
+
+        return until(look, what=f"the end of {name}")
+
     def cancel_by_hand(self, job_id: str) -> None:
         command = {"slurm": "scancel", "sge": "qdel", "pbs": "qdel", "lsf": "bkill"}[self.system]
         # Grid Engine's tasks are 7.1 to hpclab as to qdel
@@ -74,7 +90,9 @@ class Site:
             left = [path.name for path in (self.cluster.state / "hosts" / host / "tmp").glob("hpclab-*")]
             assert not left, f"{left} left in /tmp of {host}"
         command = {"slurm": "squeue -h --me", "sge": "qstat", "pbs": "qstat", "lsf": "bjobs"}[self.system]
-        assert self.cluster.on("login").says(command, check=False) == ""
+        queue = self.cluster.on("login")
+        # a batch system may take some seconds to notice that a job has ended
+        until(lambda: queue.says(command, check=False) == "", within_s=20, what="an empty queue")
 
 
 @contextlib.contextmanager

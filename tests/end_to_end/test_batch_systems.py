@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +54,55 @@ GET = """
 import json, sys, urllib.request
 with urllib.request.urlopen(sys.argv[1], timeout=10) as answer:
     print(json.dumps({"status": answer.status}))
+"""
+# the three ways of a script to its Dask cluster
+RUNS = {
+    "dask-mpi": ("mpi", "from dask_mpi import initialize\ninitialize(dashboard=False)\n"),
+    "initialize": ("mpi", "import hpclab\nhpclab.initialize()\n"),
+    "file": ("file", ""),
+}
+WHERE = """
+import json, os, sys
+from dask.distributed import Client
+client = Client()
+client.wait_for_workers(int(sys.argv[1]))
+workers = client.scheduler_info(n_workers=-1)["workers"].values()
+print(json.dumps({
+    "nodes": sorted(client.run(lambda: os.uname().nodename).values()),
+    "threads": [worker["nthreads"] for worker in workers],
+    "memory_bytes": [worker["memory_limit"] for worker in workers],
+    "tls": client.scheduler.address.startswith("tls://"),
+    "sum": sum(client.gather(client.map(lambda x: x * x, range(20)))),
+}))
+print("to the user", file=sys.stderr)
+sys.exit(9)
+"""
+# as somebody writes it who does not use `hpclab run`
+OWN_JOB = """#!/bin/bash
+{directives}
+cd /home/ada
+{mpiexec} -n 4 {python} own.py >own.out 2>own.err
+echo $? >own.status
+"""
+OWN_DIRECTIVES = {
+    "slurm": "#SBATCH --nodes=1 --ntasks=4 --mem-per-cpu=500M --output=/dev/null",
+    "sge": "#$ -S /bin/bash\n#$ -pe smp 4\n#$ -o /dev/null -j y",
+    "pbs": "#PBS -l select=1:ncpus=4:mpiprocs=4\n#PBS -o /dev/null -j oe",
+    "lsf": "#BSUB -n 4\n#BSUB -R span[hosts=1]\n#BSUB -o /dev/null",
+}
+OWN = """
+import hpclab
+client = hpclab.initialize()
+from hpclab.allocation import allocation
+import json, os
+workers = client.scheduler_info(n_workers=-1)["workers"].values()
+print(json.dumps({
+    "system": allocation(os.environ).system,
+    "threads": [worker["nthreads"] for worker in workers],
+    "memory_bytes": [worker["memory_limit"] for worker in workers],
+    "sum": sum(client.gather(client.map(lambda x: x * x, range(20)))),
+}))
+raise SystemExit(7)
 """
 N_TASKS = 420
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -143,6 +193,46 @@ def test_scripts_submitted_by_hand(site: Site) -> None:
     site.hpclab("add-worker", "-s", "by-hand")
     site.wait_for_workers("by-hand", 4)
     site.hpclab("stop", "by-hand")
+    site.nothing_is_left()
+
+
+@pytest.mark.parametrize("way", RUNS)
+def test_a_script_as_a_batch_job(site: Site, way: str) -> None:
+    launch, first_lines = RUNS[way]
+    model = site.script(first_lines + WHERE)
+    size = ["--nodes", "2", "--ntasks", "5", "--cores", "1", "--memory", "1G", "--launch", launch]
+    workers = 3 if launch == "mpi" else 5
+    asked = ["run", "--queue", site.system, "--name", way, *size, model, str(workers)]
+    done = site.hpclab(*asked, check=False, timeout_s=180)
+    assert done.returncode == 9, done.stderr
+    told = json.loads(done.stdout)
+    assert (len(told["nodes"]), told["threads"], told["tls"], told["sum"]) == (workers, [1] * workers, True, 2470)
+    assert len(set(told["nodes"])) > 1
+    if way != "dask-mpi":  # which asks the machine
+        assert told["memory_bytes"] == [2**30] * workers
+    assert "to the user\n" in done.stderr
+    described = site.ended(way)
+    assert (described["state"], described["reason"]) == ("failed", "model.py ended with exit status 9")
+    site.nothing_is_left()
+
+
+def test_a_job_script_of_ones_own_that_initializes(site: Site) -> None:
+    """The batch system's variables are all that tells of the job."""
+    site.script(OWN, "own.py")
+    python = site.cluster.python
+    mpiexec = Path(python).with_name("mpiexec")
+    text = OWN_JOB.format(directives=OWN_DIRECTIVES[site.system], python=python, mpiexec=mpiexec)
+    site.script(text, "own.sh")
+    login = site.cluster.on("login")
+    submit = {"slurm": "sbatch own.sh", "lsf": "bsub <own.sh"}.get(site.system, "qsub own.sh")
+    login.run(submit)
+    status, out, err = (login.file(f"/home/ada/own.{what}") for what in ("status", "out", "err"))
+    until(lambda: status.exists() and status.read_text(), within_s=60, what="the end of the job")
+    assert (status.read_text(), err.read_text()) == ("7\n", "")
+    told = json.loads(out.read_text())
+    assert (told["system"], told["threads"], told["sum"]) == (site.system, [1, 1], 2470)
+    if site.system == "slurm":  # the others tell their jobs nothing of memory
+        assert told["memory_bytes"] == [500 * 2**20] * 2
     site.nothing_is_left()
 
 

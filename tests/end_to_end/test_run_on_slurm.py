@@ -1,4 +1,4 @@
-"""A script as a batch job of several nodes, on the real Slurm of a little cluster; and on Grid Engine."""
+"""A script as a batch job of several nodes, on the real Slurm of a little cluster."""
 
 from __future__ import annotations
 
@@ -50,36 +50,15 @@ def site() -> Iterator[Site]:
         yield site
 
 
-@pytest.fixture
-def a_grid_engine_site() -> Iterator[Site]:
-    with a_site("sge") as site:
-        yield site
-
-
-def script(site: Site, text: str, name: str = "model.py") -> str:
-    path = site.cluster.on("login").file(f"/home/ada/{name}")
-    path.write_text(text)
-    path.chmod(0o644)
-    return name
-
-
 def run(site: Site, *args: str) -> Any:
     return site.hpclab("run", "--queue", site.system, *args, check=False, timeout_s=180)
-
-
-def ended(site: Site, name: str) -> dict[str, Any]:
-    def look() -> dict[str, Any] | None:
-        described = site.status(name)
-        return described if described["state"] in ("ended", "failed") else None
-
-    return until(look, what=f"the end of {name}")
 
 
 @pytest.mark.parametrize("cores", [1, 2], ids=["alike", "heterogeneous"])
 @pytest.mark.parametrize("launch", LAUNCHES)
 def test_a_run_over_several_nodes(site: Site, launch: str, cores: int) -> None:
     """With ranks of different sizes it is a heterogeneous job, by `mpi`."""
-    name, model = f"over-{launch}-{cores}", script(site, STARTS[launch] + WHERE)
+    name, model = f"over-{launch}-{cores}", site.script(STARTS[launch] + WHERE)
     size = ["--nodes", "2", "--ntasks", "5", "--cores", str(cores), "--launch", launch]
     workers = 3 if launch == "mpi" else 5
     done = run(site, "--name", name, *size, model, str(workers))
@@ -89,14 +68,14 @@ def test_a_run_over_several_nodes(site: Site, launch: str, cores: int) -> None:
     assert len(set(told["nodes"])) > 1
     assert told["told"] == ["5", str(cores)]
     assert "to the user\n" in done.stderr
-    described = ended(site, name)
+    described = site.ended(name)
     assert (described["state"], described["reason"]) == ("failed", "model.py ended with exit status 9")
     site.nothing_is_left()
 
 
 @pytest.mark.parametrize("launch", LAUNCHES)
 def test_a_run_that_is_cancelled(site: Site, launch: str) -> None:
-    name, model = f"gone-{launch}", script(site, STARTS[launch] + WAITS)
+    name, model = f"gone-{launch}", site.script(STARTS[launch] + WAITS)
     size = ["--nodes", "2", "--ntasks", "4", "--launch", launch]
     assert run(site, "--detach", "--name", name, *size, model).returncode == 0
     out = site.file(name, "program/stdout")
@@ -111,35 +90,24 @@ def test_a_run_that_is_cancelled(site: Site, launch: str) -> None:
 
 
 def test_a_run_that_slurm_will_not_take(site: Site) -> None:
-    done = run(site, "--account", "nobody's", "--nodes", "64", "--ntasks", "99", script(site, "print(1)"))
+    done = run(site, "--account", "nobody's", "--nodes", "64", "--ntasks", "99", site.script("print(1)"))
     assert done.returncode in (REFUSED, JOB_ENDED, 13), done.stderr
     site.cluster.on("login").run("scancel --me")
     site.nothing_is_left()
 
 
 def test_a_script_that_ada_may_not_read(site: Site) -> None:
-    model = script(site, "print(1)", "secret.py")
+    model = site.script("print(1)", "secret.py")
     site.cluster.on("login").file(f"/home/ada/{model}").chmod(0o000)
     done = run(site, model)
     assert (done.returncode, "secret.py cannot be run: Permission denied" in done.stderr) == (CONFIG_ERROR, True)
 
 
 def test_a_run_that_is_cancelled_by_hand(site: Site) -> None:
-    name, model = "by-hand", script(site, WAITS)
+    name, model = "by-hand", site.script(WAITS)
     assert run(site, "--detach", "--name", name, "--launch", "file", "--ntasks", "1", model).returncode == 0
     out = site.file(name, "program/stdout")
     until(lambda: out.exists() and "ready" in out.read_text(), within_s=60, what="the script to run")
     site.cancel_by_hand(site.status(name)["jobs"][0]["id"])
-    assert "cancelled" in ended(site, name)["reason"]
-    site.nothing_is_left()
-
-
-@pytest.mark.parametrize("launch", LAUNCHES)
-def test_a_run_on_grid_engine(a_grid_engine_site: Site, launch: str) -> None:
-    site = a_grid_engine_site
-    text = STARTS[launch] + WHERE.replace('os.environ["SLURM_NTASKS"], os.environ["SLURM_CPUS_PER_TASK"]', "")
-    done = run(site, "--name", "over", "--launch", launch, "--ntasks", "4", script(site, text), "2")
-    assert done.returncode == 9, done.stderr
-    assert json.loads(done.stdout)["sum"] == 2470
-    assert ended(site, "over")["reason"] == "model.py ended with exit status 9"
+    assert "cancelled" in site.ended(name)["reason"]
     site.nothing_is_left()
