@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import psutil
 import pytest
 from distributed import LocalCluster
 from end_to_end.harness import AnotherUser, need_root, until
+from mpi import open_mpi
 
 from hpclab.credentials import new_credentials
 from hpclab.inside.certificates import in_memory
@@ -48,13 +49,21 @@ class Programs:
     def scratch(self) -> Path:
         return self.folder / "scratch"
 
-    def begin(self, script: str, *, ranks: int = 4, surviving: bool = False, **env: str) -> subprocess.Popen[str]:
+    def begin(
+        self,
+        script: str,
+        *,
+        ranks: int = 4,
+        surviving: bool = False,
+        mpiexec: Sequence[str] = (MPIEXEC,),
+        **env: str,
+    ) -> subprocess.Popen[str]:
         path = self.folder / "script.py"
         path.write_text(textwrap.dedent(script))
         options, around = SURVIVING if surviving else ([], [])
         self.begun.append(
             subprocess.Popen(
-                [MPIEXEC, *options, "-n", str(ranks), *around, sys.executable, str(path)],
+                [*mpiexec, *options, "-n", str(ranks), *around, sys.executable, str(path)],
                 env=self.environ | env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -283,6 +292,12 @@ def after_hello(lines: str) -> str:
 def test_it_ends_quietly_and_with_the_scripts_exit_status(run, end, exit_status, told):
     done = run(after_hello(end))
     assert (done.stdout, done.stderr, done.returncode) == ("hello\n", told, exit_status)
+
+
+@pytest.mark.parametrize(("end", "exit_status"), [("", 0), ("sys.exit(3)", 3)])
+def test_under_open_mpi_as_well(programs, end, exit_status):
+    begun = programs.begin(after_hello(end), mpiexec=[open_mpi.MPIEXEC, "--oversubscribe"], **open_mpi.ENVIRON)
+    assert said_nothing_else(ended(begun), "hello", exit_status=exit_status)
 
 
 def test_a_script_may_go_on_without_dask_for_longer_than_the_ranks_take_to_end(run):

@@ -15,15 +15,8 @@ from hpclab import mpi
 from hpclab.errors import RankFailed, WorldFailed
 from mpi import ranks
 from mpi.cluster import a_cluster_of, until
+from mpi.open_mpi import ENVIRON, OPEN_MPI
 from mpi.test_program import Make, Workers, fails, some_data
-
-OPEN_MPI = Path(__file__).parents[2] / ".venv/openmpi"
-ENVIRON = {
-    "LD_LIBRARY_PATH": str(OPEN_MPI / "lib"),
-    "MPI4PY_MPIABI": "openmpi",
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-}
 
 
 @pytest.fixture(scope="module")
