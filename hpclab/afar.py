@@ -195,10 +195,20 @@ class Afar:
             # ours, so that we can ask for it, whatever becomes of the answer; which are taken over there we do not know
             name = f"{new_name(set())}-{secrets.token_hex(2)}"
             argv = [argv[0], "--name", name, *argv[1:]]
+            before: list[float | None] = [None]
+        else:
+            before = []
         output = Resumed(sys.stdout.buffer)
 
+        def submit() -> int:
+            # one that is over may have had the same name
+            if not before:
+                before.append(self._created(name))
+            return self._printed(argv, output)
+
         def go_on() -> int:
-            self._check_submitted(name)
+            if not before or self._created(name) in (None, *before):
+                raise NoSuchSession(f"{name} was not submitted before the connection was lost\nsay it again")
             if detach:
                 self._say(f"{name} was submitted")
                 return 0
@@ -207,8 +217,7 @@ class Afar:
         with self.connected():
             bookmark = replace(self.place, name=check_name(name), address=self._login.address)
             self.bookmarks.keep(bookmark)
-            first = [partial(self._printed, argv, output)]
-            exit_status = self._over_connections(itertools.chain(first, itertools.repeat(go_on)))
+            exit_status = self._over_connections(itertools.chain([submit], itertools.repeat(go_on)))
         goes_on = exit_status == INTERRUPTED or (detach and exit_status == 0)
         if not goes_on:
             self.bookmarks.forget([bookmark])
@@ -234,10 +243,19 @@ class Afar:
         output.begin_again()
         return self._run(argv, stdout=output)
 
-    def _check_submitted(self, name: str) -> None:
+    def _created(self, name: str) -> float | None:
+        """When the session of that name was made; None: there is none."""
         out, err = io.BytesIO(), io.BytesIO()
-        if self.remote.run(["status", name, "--json"], stdout=out, stderr=err) == NoSuchSession.exit_code:
-            raise NoSuchSession(f"{name} was not submitted before the connection was lost\nsay it again")
+        exit_status = self.remote.run(["status", name, "--json"], stdout=out, stderr=err)
+        if exit_status == NoSuchSession.exit_code:
+            return None
+        try:
+            return float(json.loads(out.getvalue())["created"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnreadableOutput(
+                f"hpclab on {self.place.destination} does not tell of {name}: "
+                f"{err.getvalue().decode(errors='replace').strip() or error!r}"
+            ) from error
 
     # a session with its tunnel
 

@@ -28,6 +28,7 @@ NO_TUNNEL = Wishes(tunnel=False)
 
 
 NOT_EVEN_BEGUN = 0
+ALL_IS_WELL = -1
 
 
 class Cut:
@@ -72,7 +73,8 @@ class Unsteady(LoginHere):
         if self.cuts[:1] == [NOT_EVEN_BEGUN]:
             self.is_connected = bool(self.cuts.pop(0))
         process = super().start(argv, prologue=prologue)
-        return Cut(process, self.cuts.pop(0), self) if self.cuts else process
+        lines = self.cuts.pop(0) if self.cuts else ALL_IS_WELL
+        return process if lines == ALL_IS_WELL else Cut(process, lines, self)
 
 
 @pytest.fixture(autouse=True)
@@ -304,6 +306,17 @@ def test_a_run_that_was_never_submitted_is_told_as_that(login, tmp_path):
     with pytest.raises(NoSuchSession, match="plain-run was not submitted"):
         run_script(tmp_path, here(), "--name", "plain-run", name="plain-run")
     assert jobs(tmp_path) == 0
+
+
+@pytest.mark.parametrize("asked", [0, 1], ids=["before it is looked for", "before it is submitted"])
+def test_an_older_run_of_the_same_name_is_not_taken_for_it(login, tmp_path, capsys, asked):
+    named = {"name": "plain-run", "text": "print('the older one')"}
+    assert run_script(tmp_path, here(), "--name", "plain-run", **named) == 0
+    assert jobs(tmp_path) == 1
+    login.cuts = [*[ALL_IS_WELL] * asked, NOT_EVEN_BEGUN]
+    with pytest.raises(NoSuchSession, match="plain-run was not submitted"):
+        run_script(tmp_path, here(), "--name", "plain-run", name="plain-run")
+    assert (capsys.readouterr().out, jobs(tmp_path)) == ("the older one\n", 1)
 
 
 def test_a_run_that_goes_on_without_us_is_found_again(login, tmp_path, capsys):
