@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import math
 import os
 import secrets
 import signal
@@ -15,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hpclab.asking import Asking
@@ -121,13 +121,7 @@ class Afar:
         """A command line, said over there; what changes something is said again if its answer is lost on the way."""
         origin = _origin() if argv[0] in CHANGES else ""
         with self.connected():
-            try:
-                exit_status = self._run(argv, origin)
-            except ConnectionLost as error:
-                if not origin:
-                    raise
-                self._say(f"{str(error).splitlines()[0]}; asking what became of it, as soon as it is back")
-                exit_status = self._run_again(argv, origin)
+            exit_status = self._once(argv, origin) if origin else self._run(argv)
         stopped = argv[0] == "stop" and not exit_status
         if self.place.name and (stopped or exit_status == NoSuchSession.exit_code):
             # also by what other name its login node was reached
@@ -136,19 +130,23 @@ class Afar:
             self.bookmarks.forget([b for b in self.bookmarks.all() if b.destination == self.place.destination])
         return exit_status
 
-    def _run_again(self, argv: Sequence[str], origin: str) -> int:
-        """It was perhaps carried out: over there they know."""
-        deadline = time.monotonic() + BACK_WITHIN_S
+    def _once(self, argv: Sequence[str], origin: str, *, stdout: Sink | None = None) -> int:
+        """Carried out once; if its answer is lost on the way, they are asked over there what became of it."""
+        deadline = math.inf
         while True:
-            self._connect_again()
             try:
-                return self._run(argv, origin)
+                return self._run(argv, origin, stdout=stdout)
             except ConnectionLost as error:
+                why = str(error).splitlines()[0]
                 if time.monotonic() > deadline:
                     raise ConnectionLost(
-                        f"it is not known whether `{argv[0]}` was carried out: {str(error).splitlines()[0]}\n"
+                        f"it is not known whether `{argv[0]}` was carried out: {why}\n"
                         "see `hpclab status` before you say it again"
                     ) from error
+                if deadline == math.inf:
+                    deadline = time.monotonic() + BACK_WITHIN_S
+                    self._say(f"{why}; asking what became of it, as soon as it is back")
+            self._connect_again()
 
     def _run(self, argv: Sequence[str], origin: str = "", *, stdout: Sink | None = None) -> int:
         return self.remote.run(
@@ -190,72 +188,39 @@ class Afar:
     # a run of a script
 
     def run_script(self, argv: Sequence[str], *, name: str, detach: bool) -> int:
-        """`hpclab run`, said over there; its exit status."""
-        if not name:
-            # ours, so that we can ask for it, whatever becomes of the answer; which are taken over there we do not know
-            name = f"{new_name(set())}-{secrets.token_hex(2)}"
-            argv = [argv[0], "--name", name, *argv[1:]]
-            before: list[float | None] = [None]
-        else:
-            before = []
-        output = Resumed(sys.stdout.buffer)
-
-        def submit() -> int:
-            # one that is over may have had the same name
-            if not before:
-                before.append(self._created(name))
-            return self._printed(argv, output)
-
-        def go_on() -> int:
-            if not before or self._created(name) in (None, *before):
-                raise NoSuchSession(f"{name} was not submitted before the connection was lost\nsay it again")
-            if detach:
-                self._say(f"{name} was submitted")
-                return 0
-            return self._printed(["attach", name], output)
-
+        """`hpclab run`, said over there; its exit status. Submitted once, then followed over as many connections."""
+        chosen = [] if name else ["--name", f"{new_name(set())}-{secrets.token_hex(2)}"]
+        # ours where none was given, so that we can ask for it; which are taken over there we do not know
+        name = name or chosen[1]
+        submit = [argv[0], *chosen, *([] if detach else ["--detach"]), *argv[1:]]
         with self.connected():
             bookmark = replace(self.place, name=check_name(name), address=self._login.address)
             self.bookmarks.keep(bookmark)
-            exit_status = self._over_connections(itertools.chain([submit], itertools.repeat(go_on)))
-        goes_on = exit_status == INTERRUPTED or (detach and exit_status == 0)
+            # how it is followed need not be told to somebody who follows it
+            exit_status = self._once(submit, _origin(), stdout=None if detach else io.BytesIO())
+            goes_on = exit_status == 0 and detach
+            if exit_status == 0 and not detach:
+                exit_status = self._followed(["attach", "--unless-in-vain", name])
+                goes_on = exit_status == INTERRUPTED
         if not goes_on:
             self.bookmarks.forget([bookmark])
         return exit_status
 
     def attach_script(self, argv: Sequence[str]) -> int:
         """Print what a run prints; its exit status."""
-        output = Resumed(sys.stdout.buffer)
         with self.connected():
-            return self._over_connections(itertools.repeat(partial(self._printed, argv, output)))
+            return self._followed(argv)
 
-    def _over_connections(self, ways: Iterator[Callable[[], int]]) -> int:
-        """What the first way ends with whose connection is not lost."""
-        for way in ways:
+    def _followed(self, argv: Sequence[str]) -> int:
+        """What it prints goes on from where it stopped when a connection was lost."""
+        output = Resumed(sys.stdout.buffer)
+        while True:
+            output.begin_again()
             try:
-                return way()
+                return self._run(argv, stdout=output)
             except ConnectionLost as error:
                 self._say(f"{str(error).splitlines()[0]}; a run goes on, and is followed again as soon as it is back")
                 self._connect_again()
-        raise AssertionError("there are always more")
-
-    def _printed(self, argv: Sequence[str], output: Resumed) -> int:
-        output.begin_again()
-        return self._run(argv, stdout=output)
-
-    def _created(self, name: str) -> float | None:
-        """When the session of that name was made; None: there is none."""
-        out, err = io.BytesIO(), io.BytesIO()
-        exit_status = self.remote.run(["status", name, "--json"], stdout=out, stderr=err)
-        if exit_status == NoSuchSession.exit_code:
-            return None
-        try:
-            return float(json.loads(out.getvalue())["created"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UnreadableOutput(
-                f"hpclab on {self.place.destination} does not tell of {name}: "
-                f"{err.getvalue().decode(errors='replace').strip() or error!r}"
-            ) from error
 
     # a session with its tunnel
 

@@ -276,7 +276,7 @@ def run_script(name: str, detach: bool, script: str, arguments: tuple[str, ...],
     with held_back() as let_through:
         session = Session.start(_host(), settings, name=name, notebook_dir=_here(), program=program)
         if detach:
-            click.echo(detached_text(session.name, program.name), err=True)
+            click.echo(detached_text(session.name, program.name))
             return
         with _interruptible(session):
             let_through()
@@ -578,7 +578,16 @@ def prepare(name: str, **given: Any) -> None:
 @options.name
 @options.tunnel
 @options.json
-def attach(name: str | None, host: str | None, as_json: bool, no_tunnel: bool, no_browser: bool, bell: bool) -> None:
+@click.option("--unless-in-vain", is_flag=True, hidden=True)
+def attach(
+    name: str | None,
+    host: str | None,
+    as_json: bool,
+    no_tunnel: bool,
+    no_browser: bool,
+    bell: bool,
+    unless_in_vain: bool,
+) -> None:
     """Print again how to connect; from your own machine, open the tunnel again.
 
     A session that is still coming up is followed first. Of a run, print what its script prints, from the beginning, and
@@ -597,7 +606,8 @@ def attach(name: str | None, host: str | None, as_json: bool, no_tunnel: bool, n
     session = current_session(name)
     if session.program and not as_json:
         with _interruptible(session):
-            sys.exit(_followed_to_its_end(session, although_hopeless=True))
+            # who has just submitted it from elsewhere is told; all others have been, and wait on
+            sys.exit(_followed_to_its_end(session, although_hopeless=not unless_in_vain))
     if not session.program:
         if session.describe()["state"] in ("queued", "held", "starting"):
             with _interruptible(session):

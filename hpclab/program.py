@@ -49,11 +49,11 @@ def printed(session: Session, *, poll_s: float = 0.1) -> Iterator[Printed]:
     job_id = session.job().job_id
     offsets = {STDOUT: 0, STDERR: 0}
     paths = {STDOUT: session.folder.stdout, STDERR: session.folder.stderr}
-    asked, is_over, starts = time.monotonic(), False, 0
+    asked, is_over, begins = time.monotonic(), False, 0
     while True:
         events = session.events(job_id)
-        if starts != (starts := sum(event.what == "started" for event in events)):
-            # the batch system has started it again, and its output begins anew
+        if begins != (begins := sum(event.what == "script" for event in events)):
+            # the batch system has started it again; by now what the files had of the first time is gone
             offsets = dict.fromkeys(offsets, 0)
         # before the look at the files, so that what was printed last is seen
         has_ended = is_over or script_end(last_run(events)) is not None

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 OF_MPICH = "mpich_shm_"
+# MPICH; Open MPI with its windows, old and new; UCX below it; Intel MPI. Never others: people put their data there, too
+_OF_MPI = re.compile(r"(mpich_shm_|vader_segment\.|sm_segment\.|osc_|ucx_shm_|Intel_MPI_|shm-col-space-)")
 
 
 def used_by(pid: int | str) -> set[str]:
@@ -15,7 +17,8 @@ def used_by(pid: int | str) -> set[str]:
         maps = Path(f"/proc/{pid}/maps").read_text()
     except OSError:
         return set()
-    return set(re.findall(r"(/dev/shm/\S+)$", maps, re.MULTILINE))
+    paths = re.findall(r"(/dev/shm/\S+)$", maps, re.MULTILINE)
+    return {path for path in paths if _OF_MPI.match(Path(path).name)}
 
 
 def remove(paths: set[str]) -> None:

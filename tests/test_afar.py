@@ -21,7 +21,7 @@ from rich.console import Console
 from hpclab import afar
 from hpclab.afar import Afar, Wishes
 from hpclab.bookmarks import Bookmark, Bookmarks
-from hpclab.errors import ConfigError, ConnectionLost, LoginFailed, NoSuchSession, Unreachable
+from hpclab.errors import ConfigError, ConnectionLost, LoginFailed, NoSuchSession, SessionExists, Unreachable
 from hpclab.hosts.local import LocalHost
 
 NO_TUNNEL = Wishes(tunnel=False)
@@ -292,7 +292,7 @@ def run_script(tmp_path: Path, one: Here, *options: str, text: str = COUNTS, nam
 
 
 def test_a_run_is_followed_over_connections_that_are_lost(login, tmp_path, capsys):
-    login.cuts = [3, 2, 5]
+    login.cuts = [ALL_IS_WELL, 3, 2, 5]
     one = here()
     assert run_script(tmp_path, one) == 7
     assert capsys.readouterr().out == "".join(f"step {n}\n" for n in range(6))
@@ -301,28 +301,29 @@ def test_a_run_is_followed_over_connections_that_are_lost(login, tmp_path, capsy
     assert known() == []
 
 
-def test_a_run_that_was_never_submitted_is_told_as_that(login, tmp_path):
-    login.cuts = [NOT_EVEN_BEGUN]
-    with pytest.raises(NoSuchSession, match="plain-run was not submitted"):
-        run_script(tmp_path, here(), "--name", "plain-run", name="plain-run")
-    assert jobs(tmp_path) == 0
+@pytest.mark.parametrize("detach", [[], ["--detach"]], ids=["followed", "detached"])
+@pytest.mark.parametrize("lines", [NOT_EVEN_BEGUN, 1])
+def test_a_run_is_submitted_once_whenever_the_connection_is_lost(login, tmp_path, capsys, lines, detach):
+    login.cuts = [lines]
+    one = here()
+    assert run_script(tmp_path, one, "--name", "plain-run", *detach, name="plain-run") == (0 if detach else 7)
+    assert "asking what became of it" in one.said
+    assert jobs(tmp_path) == 1
+    assert known() == (["plain-run"] if detach else [])
 
 
-@pytest.mark.parametrize("asked", [0, 1], ids=["before it is looked for", "before it is submitted"])
-def test_an_older_run_of_the_same_name_is_not_taken_for_it(login, tmp_path, capsys, asked):
+def test_a_run_of_a_name_that_is_taken_is_refused(login, tmp_path, capsys):
     named = {"name": "plain-run", "text": "print('the older one')"}
     assert run_script(tmp_path, here(), "--name", "plain-run", **named) == 0
+    assert run_script(tmp_path, here(), "--name", "plain-run", name="plain-run") == SessionExists.exit_code
+    assert "there is a session 'plain-run' already" in capsys.readouterr().err
     assert jobs(tmp_path) == 1
-    login.cuts = [*[ALL_IS_WELL] * asked, NOT_EVEN_BEGUN]
-    with pytest.raises(NoSuchSession, match="plain-run was not submitted"):
-        run_script(tmp_path, here(), "--name", "plain-run", name="plain-run")
-    assert (capsys.readouterr().out, jobs(tmp_path)) == ("the older one\n", 1)
 
 
 def test_a_run_that_goes_on_without_us_is_found_again(login, tmp_path, capsys):
     assert run_script(tmp_path, here(), "--detach") == 0
     (name,) = known()
-    assert f"hpclab attach {name}" in capsys.readouterr().err
+    assert f"hpclab attach {name}" in capsys.readouterr().out
     assert here(name).afar.attach_script(["attach", name]) == 7
     assert capsys.readouterr().out.endswith("step 5\n")
 

@@ -142,12 +142,23 @@ def test_an_end_that_was_not_the_scripts_own_is_told_with_its_reason(events, sta
     assert f"hpclab why --session {HERE.name}" in str(told.value)
 
 
-def test_where_the_batch_system_starts_it_again_the_output_begins_anew():
+def test_where_the_batch_system_starts_it_again_the_output_begins_anew(monkeypatch):
+    """First its shell begins again; then its supervisor empties the files; and then the script prints."""
     session, host = a_run(*[localq_status(job1="RUNNING")] * 9)
+
+    def steps():
+        happens(host, "1", *BEGAN, BEGAN[0])
+        yield
+        host.files[HERE.stdout] = ""
+        yield
+        happens(host, "1", *BEGAN, *BEGAN)
+        host.files[HERE.stdout] = "anew"
+        yield
+        happens(host, "1", *BEGAN, *ENDED)
+        yield
+
     happens(host, "1", *BEGAN)
     host.files[HERE.stdout] = "a long beginning"
-    pieces = printed(session)
-    assert next(pieces).data == b"a long beginning"
-    happens(host, "1", *ENDED, *ENDED)
-    host.files[HERE.stdout] = "anew"
-    assert [piece.data for piece in pieces] == [b"anew"]
+    going = steps()
+    monkeypatch.setattr(program_module.time, "sleep", lambda _: next(going))
+    assert [piece.data for piece in printed(session)] == [b"a long beginning", b"anew"]

@@ -39,6 +39,7 @@ from hpclab.errors import ConfigError, HpclabError, TookTooLong
 from hpclab.inside.certificates import tls_in_memory
 from hpclab.inside.lines import LEAVE_WITHIN_S, SCRIPT, Line, Switchboard, line_of_script, line_of_worker
 from hpclab.inside.network import Way, own_addresses, way_among
+from hpclab.inside.patience import Patience
 from hpclab.inside.scratch import private_folder
 from hpclab.inside.worker import REMOVED
 from hpclab.launchers import ONE_NODE
@@ -225,7 +226,7 @@ class Program:
         raise AssertionError("unreachable")
 
     def _agree(self) -> set[str]:
-        """The nodes. What is wrong with the arguments is told by the first rank that has found it."""
+        """The nodes. What is wrong with the arguments is told by one rank: the script's, if it has found it, too."""
         error = None
         try:
             if self.n_workers is not None:
@@ -238,7 +239,8 @@ class Program:
         told = self.comm.allgather((socket.gethostname(), error is not None))
         unname()
         if any(failed for _, failed in told):
-            if error and self.rank == [failed for _, failed in told].index(True):
+            found_by = [rank for rank, (_, failed) in enumerate(told) if failed]
+            if error and self.rank == (SCRIPT if SCRIPT in found_by else found_by[0]):
                 raise error
             _exit(1)
         return {host for host, _ in told}
@@ -263,9 +265,10 @@ class Program:
 
     async def _schedule(self, *, one_node: bool) -> NoReturn:
         """Rank 0, for as long as the script runs, whatever becomes of Dask's scheduler meanwhile."""
-        with private_folder(self.local_directory) as scratch:
-            dask.config.set({"temporary-directory": scratch})
+        with contextlib.ExitStack() as stack:
             try:
+                scratch = stack.enter_context(private_folder(self.local_directory))
+                dask.config.set({"temporary-directory": scratch})
                 scheduler, lines, met = await self._open(one_node=one_node)
             except BaseException:
                 # the others wait for a word; the error is this rank's to tell
@@ -419,7 +422,9 @@ async def _told_to_end_before(event: Awaitable[Any]) -> bool:
     """Whether SIGTERM has come first. Ctrl-C is for the script to hear, and to end or to go on."""
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, told.set)
+    # `hpclab run` leaves the script a while with its workers
+    if not isinstance(signal.getsignal(signal.SIGTERM), Patience):
+        loop.add_signal_handler(signal.SIGTERM, told.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     waiting = [asyncio.ensure_future(event), asyncio.ensure_future(told.wait())]
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

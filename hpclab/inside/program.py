@@ -33,7 +33,6 @@ from hpclab.inside.program_plan import (
 )
 from hpclab.inside.supervisor import (
     SIGNAL_MAY_COME_S,
-    WIND_DOWN_S,
     Ended,
     Supervisor,
     arguments,
@@ -47,8 +46,9 @@ from hpclab.inside.supervisor import (
 from hpclab.job import JobExit, Program
 from hpclab.launchers import ONE_NODE
 
-SCRIPT_GRACE_S = 6
-"""How long a script that was told to end may take; batch systems kill 10 s and more after they have told."""
+SCRIPT_GRACE_S = 5.5
+"""How long a script that was told to end may take; batch systems kill 10 s and more after they have told, and all that
+comes after it takes up to 4 s."""
 CANCEL_COMES_WITHIN_S = 10
 """After it was written down that a run was stopped; a batch system that does not answer never tells its jobs."""
 KILLED = 128
@@ -71,12 +71,19 @@ class ProgramSupervisor(Supervisor):
     """None: the script has not ended."""
     is_told: bool = False
     """By the batch system, to end."""
+    was_shut_down: bool = False
+    """The scheduler, by the script, which may go on without."""
     canary: Process | None = None
     """It does nothing; if it dies of a signal that we hear, then the batch system sends it to all processes."""
 
     @property
     def name(self) -> str:
         return self.plan.program.name
+
+    @property
+    def wind_down_s(self) -> float:
+        """Who was told to end has had a while already, and is killed soon by the batch system."""
+        return 2 if self.is_told else super().wind_down_s
 
     @property
     def announced(self) -> tuple[str, ...]:
@@ -162,7 +169,7 @@ class ProgramSupervisor(Supervisor):
         """Something is gone that the script needs; unless it has ended, too, and that is still to be told."""
 
         def certain() -> None:
-            if self.script_status is None and not self.is_told:
+            if self.script_status is None and not self.is_told and not self.was_shut_down:
                 self.end(how, reason)
 
         asyncio.get_running_loop().call_later(END_IS_TOLD_S, certain)
@@ -237,7 +244,7 @@ class RanksSupervisor(ProgramSupervisor):
         """The other ranks end by themselves when the script has ended, unless it was killed."""
         if self.launcher and self.script_status is not None and self.script_status < KILLED:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.launcher.wait(), WIND_DOWN_S)
+                await asyncio.wait_for(self.launcher.wait(), self.wind_down_s)
 
 
 @dataclass(kw_only=True)
@@ -261,23 +268,29 @@ class PartsSupervisor(ProgramSupervisor):
         assert self.env is not None
         env = {**self.env, **script_variables(self.plan, address)}
         del env["HPCLAB_SUPERVISOR"]
-        with open(self.folder.stdout, "ab") as out, open(self.folder.stderr, "ab") as err:
-            self.script = await asyncio.create_subprocess_exec(
-                *script_argv(self.plan, sys.executable),
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
-        self.take(self.script, lambda code: self.script_ended(KILLED - code if code < 0 else code))
+        # before it prints anything: who follows it begins to read anew then
         self.report("script", script=self.name, node=socket.gethostname())
+        try:
+            with open(self.folder.stdout, "ab") as out, open(self.folder.stderr, "ab") as err:
+                self.script = await asyncio.create_subprocess_exec(
+                    *script_argv(self.plan, sys.executable),
+                    env=env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            self.end(JobExit.SCRIPT_NEVER_BEGAN, f"{JobExit.SCRIPT_NEVER_BEGAN.meaning}: {error}")
+            return
+        self.take(self.script, lambda code: self.script_ended(KILLED - code if code < 0 else code))
 
     def pass_on_signal(self) -> None:
         if self.script and self.script.returncode is None:
             self.script.send_signal(signal.SIGTERM)
 
     def scheduler_ended(self, exit_status: int) -> None:
+        self.was_shut_down = bool(self.lines) and exit_status == 0
         if not self.lines:
             how = JobExit.SCHEDULER_NEVER_UP
             self.end(how, f"{how.meaning} (its program ended with {exit_status})")

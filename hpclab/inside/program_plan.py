@@ -83,15 +83,16 @@ _TELLS_ITS_END = [
 ]
 
 
-def rank_variables(plan: ProgramPlan, rank: int, scratch: str) -> dict[str, str]:
-    """What the script's ranks find in their environment: TLS and no open pages, also for a plain `dask_mpi`."""
+def rank_variables(plan: ProgramPlan, rank: int, scratch: str, base: Mapping[str, str]) -> dict[str, str]:
+    """What the script's ranks find in their environment beside `base`, what they have: TLS and no open pages, also for
+    a plain `dask_mpi`."""
     folder = plan.folder
     closed = {
         "DASK_DISTRIBUTED__SCHEDULER__PRELOAD": "hpclab.inside.program_scheduler",
         "DASK_DISTRIBUTED__WORKER__HTTP__ROUTES": "[]",
     }
     own = {"HPCLAB_FOLDER": folder.path, "HPCLAB_SESSION": folder.name, "HPCLAB_JOB_ID": plan.job_id}
-    threads = AS_UNDER_A_NANNY if rank > SCRIPT_RANK else {}
+    threads = {name: base.get(name, value) for name, value in AS_UNDER_A_NANNY.items()} if rank > SCRIPT_RANK else {}
     return {
         **threads,
         **dask_tls(folder),

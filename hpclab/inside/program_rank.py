@@ -1,7 +1,7 @@
 """One MPI rank of a run: `python -m hpclab.inside.program_rank PLAN` sees that its world is whole and runs the script.
 
 The script begins on its own rank. The others follow when it takes hold of MPI, which is the first thing that
-initialize() does. So what comes before that is done and told once, and a script that never calls it runs once.
+initialize() does. So what fails before that is told once, and a script that never calls it runs once.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpclab.inside.patience import Patience
 from hpclab.inside.program_plan import SCRIPT_RANK, ProgramPlan, rank_variables, wants_end
 from hpclab.inside.program_script import run_script
 from hpclab.inside.report import note, report
@@ -37,27 +39,31 @@ def main() -> None:
     os.umask(0o077)
     rank = whole_world(plan.tasks)
     scratch = os.environ["HPCLAB_SCRATCH"]
-    os.environ |= rank_variables(plan, rank, scratch)
+    os.environ |= rank_variables(plan, rank, scratch, os.environ)
     if rank <= SCRIPT_RANK:
         _ask_for_end(plan.folder.rank_end(rank), scratch)
+    import mpi4py
     from mpi4py import MPI
 
+    # its end is bounded by our alarm, so that nobody else need keep the script from waiting for it
+    mpi4py.rc.finalize = False
     # the script's own messages shall not meet ours
     world = MPI.COMM_WORLD.Dup()
     # the first to be registered is called last
     atexit.register(_wait_for_mpi_but_not_for_ever)
-    if rank == SCRIPT_RANK:
-        end = End(plan.folder.rank_end(rank))
+    end = End(plan.folder.rank_end(rank))
+    if rank <= SCRIPT_RANK:
         atexit.register(end.tell)
+    if rank == SCRIPT_RANK:
         _run_first(plan, world, end)
     else:
-        _follow(plan, world, rank)
+        _follow(plan, world, rank, end)
 
 
 def _ask_for_end(path: str, scratch: str) -> None:
     """The shell around us shall write there how we ended; that it is there already tells that we have begun."""
-    Path(path).touch(mode=0o600)
     Path(wants_end(scratch, os.getppid())).write_text(f"{path}\n")
+    Path(path).touch(mode=0o600)
 
 
 def _wait_for_mpi_but_not_for_ever() -> None:
@@ -67,7 +73,7 @@ def _wait_for_mpi_but_not_for_ever() -> None:
 
 
 class End:
-    """The script's exit status, told when Python ends, for MPI's own end may not come."""
+    """A rank's exit status, told when Python ends, for MPI's own end may not come."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -103,7 +109,7 @@ def _run_first(plan: ProgramPlan, world: Comm, told: End) -> None:
         told.exit_status = 0
         is_in_vain = others.wait
     except SystemExit as end:
-        told.exit_status = end.code & 0xFF if isinstance(end.code, int) else int(end.code is not None)
+        told.exit_status = status_of(end)
         is_in_vain = NOT_CALLED in str(end.__cause__)
         raise
     finally:
@@ -115,6 +121,10 @@ def _run_first(plan: ProgramPlan, world: Comm, told: End) -> None:
                 f"{name} has not called initialize(): it ran once, and {waiting} MPI ranks waited in vain\n"
                 "call hpclab.initialize() before Client(), or say --launch file, where a plain Client() is enough"
             )
+
+
+def status_of(end: SystemExit) -> int:
+    return end.code & 0xFF if isinstance(end.code, int) else int(end.code is not None)
 
 
 def tell_user(text: str) -> None:
@@ -159,10 +169,10 @@ class Others:
         self._sent = [self._world.isend(follow, rank) for rank in others]
 
 
-def _follow(plan: ProgramPlan, world: Comm, rank: int) -> None:
+def _follow(plan: ProgramPlan, world: Comm, rank: int, told: End) -> None:
     if is_here("HPCLAB_SUPERVISOR"):
         # on other nodes the launcher's own process is told as well, and takes its ranks with it
-        signal.signal(signal.SIGTERM, _Patience())
+        signal.signal(signal.SIGTERM, Patience())
     # meanwhile, what it will need
     import distributed  # noqa: F401
 
@@ -171,7 +181,16 @@ def _follow(plan: ProgramPlan, world: Comm, rank: int) -> None:
         time.sleep(LOOK_EVERY_S)
     if not world.recv(source=SCRIPT_RANK):
         return
-    run_script(plan.program)
+    try:
+        run_script(plan.program)
+    except SystemExit as end:
+        if end.__cause__ is not None:
+            # the script's own rank would wait for this one
+            report(plan.folder, plan.job_id, "failed", reason=_failed_elsewhere(plan.program.name, rank, end.__cause__))
+            world.Abort(1)
+        # a scheduler that the script has shut down
+        told.exit_status = status_of(end)
+        raise
     if rank == 0:
         with open(plan.folder.stderr, "a", encoding="utf-8") as user:
             user.write(
@@ -180,17 +199,12 @@ def _follow(plan: ProgramPlan, world: Comm, rank: int) -> None:
             )
 
 
-class _Patience:
-    """A job that is to end tells so to all ranks; the script decides what to do, with its workers still there."""
-
-    def __init__(self) -> None:
-        self._heard = 0.0
-
-    def __call__(self, *_: object) -> None:
-        now = time.monotonic()
-        if self._heard and now - self._heard > 1:
-            os._exit(143)
-        self._heard = self._heard or now
+def _failed_elsewhere(name: str, rank: int, error: BaseException) -> str:
+    told = "".join(traceback.format_exception_only(error)).strip().splitlines()
+    return (
+        f"{name} raised on MPI rank {rank}, not its own: {told[-1] if told else error!r}; "
+        "all ranks run what stands before initialize()"
+    )
 
 
 if __name__ == "__main__":

@@ -33,7 +33,6 @@ from hpclab.launchers import het_srun_argv, launcher_argv
 from hpclab.units import counted
 from hpclab.versions import SAME_ENVIRONMENT, from_words, in_words, mismatch, versions_here
 
-WIND_DOWN_S = 5
 FILES_WITHIN_S = 2
 """A file system that hangs does not keep us from ending what we have started."""
 SIGNAL_MAY_COME_S = 0.3
@@ -79,6 +78,11 @@ class Supervisor:
     def too_late(self) -> None:
         """The time for the start is over."""
         raise NotImplementedError
+
+    @property
+    def wind_down_s(self) -> float:
+        """How long everything together may take for its end before it is killed."""
+        return 5
 
     @property
     def announced(self) -> tuple[str, ...]:
@@ -224,12 +228,12 @@ class Supervisor:
             line.close()
         for process in self.processes:
             signal_group(process, signal.SIGTERM)
+        ends = [asyncio.ensure_future(process.wait()) for process in self.processes]
+        if ends:
+            await asyncio.wait(ends, timeout=self.wind_down_s)
         for process in self.processes:
-            try:
-                await asyncio.wait_for(process.wait(), WIND_DOWN_S)
-            except TimeoutError:
-                signal_group(process, signal.SIGKILL)
-                await process.wait()
+            signal_group(process, signal.SIGKILL)
+        await asyncio.gather(*ends)
 
 
 def arguments(prog: str) -> argparse.ArgumentParser:

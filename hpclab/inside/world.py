@@ -40,6 +40,8 @@ def whole_world(ranks: int) -> int:
 
     size = MPI.COMM_WORLD.Get_size()
     if size != ranks:
+        # the supervisor ends us before MPI's own end
+        unname()
         tell_supervisor({"who": "world", "size": size, "library": MPI.Get_library_version().splitlines()[0]})
         sys.exit(f"hpclab: {ranks} MPI ranks were asked for, but this world has {size}")
     MPI.COMM_WORLD.Barrier()

@@ -59,7 +59,7 @@ def run(
                 break
             except (RankFailed, WorldFailed, DataLost) as error:
                 error.args = (with_sources(str(error), function),)
-                if not left:
+                if not left or _still_there(client, workers) == []:
                     raise
                 print(f"hpclab: {str(error).splitlines()[0]}; trying again", file=sys.stderr)
         results = Results(client, futures, parts, whole)

@@ -42,6 +42,7 @@ STACK_WITHIN_S = 0.3
 LONGEST_TEXT = 8000
 """Of an error: Dask makes another error of one that tells more."""
 LAUNCHER_WAITS_S = 1.0
+RANK_0_TELLS_WITHIN_S = 15
 OPEN_MPI = "Open MPI"
 _LAUNCH = object()
 """The rank has to be launched by its MPI library's own launcher."""
@@ -144,6 +145,8 @@ class _Held:
     has_met: bool = False
     world_environ: dict[str, str] = field(default_factory=dict)
     """What the rank needs to join the world."""
+    launcher_said: str = ""
+    """The last of it; to rank 0 alone."""
     is_up: bool = False
     result: Parcel | None = None
 
@@ -214,19 +217,32 @@ class _Held:
     async def alive(self, mpiexec: asyncio.subprocess.Process, berths: Sequence[Berth]) -> None:
         """As long as the launcher is; raises RankFailed when it tells of MPI_Abort, WorldFailed of other errors."""
         assert mpiexec.stdout
-        said = (await mpiexec.stdout.read())[-4000:].decode(errors="replace").strip()
+        said = b""
+        while data := await mpiexec.stdout.read(2**16):
+            said = (said + data)[-4000:]
+            self.launcher_said = said.decode(errors="replace").strip()
         if status := await mpiexec.wait():
-            if found := aborted(said):
+            if found := aborted(self.launcher_said):
                 rank, code = found
                 raise replace(self.seat, rank=rank).failed("abort", f"called MPI_Abort, with {code}", berths[rank].host)
             # who has failed first tells it better, if anybody does
             await asyncio.sleep(LAUNCHER_WAITS_S)
-            raise WorldFailed(f"the MPI launcher ended with exit status {status}\n{indented(said)}")
+            raise WorldFailed(f"the MPI launcher ended with exit status {status}\n{indented(self.launcher_said)}")
 
     async def arrives(self, here: Reception, packing: asyncio.Future[None]) -> Any:
-        async with asyncio.timeout(WORLD_WITHIN_S) as limit, here.arrived(self.outputs) as self.process:
-            limit.reschedule(None)
-            return await self.play(packing)
+        # rank 0 tells it better, for it knows what the launcher says
+        within_s = WORLD_WITHIN_S + (RANK_0_TELLS_WITHIN_S if self.seat.rank else 0)
+        try:
+            async with asyncio.timeout(within_s) as limit, here.arrived(self.outputs) as self.process:
+                limit.reschedule(None)
+                return await self.play(packing)
+        except TimeoutError:
+            evidence = f"\n{indented(self.launcher_said)}" if self.launcher_said else ""
+            raise WorldFailed(
+                f"rank {self.seat.rank} of {self.seat.size} on {self.host} was not launched within {WORLD_WITHIN_S} s"
+                f"{evidence}\n"
+                "the launcher's daemons may not reach each other by the network that it has chosen"
+            ) from None
 
     async def run_there(self, address: str, command: str) -> tuple[int, str]:
         return await self.on_loop(run_at(self.worker, address, run_daemon, run=self.seat.run, command=command))

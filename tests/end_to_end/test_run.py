@@ -52,8 +52,15 @@ shift 2
 for rank in 1 2 3; do "$@" & done
 wait
 """
-STARTS = {"mpi": INITIALIZED, "file": BESIDE}
-each_launch = pytest.mark.parametrize("launch", STARTS)
+OURS = """
+import os, signal, sys, time
+import hpclab
+client = hpclab.initialize()
+"""
+STARTS = {"mpi": INITIALIZED, "ours": OURS, "file": BESIDE}
+each_launch = pytest.mark.parametrize("launch", ["mpi", "file"])
+each_way = pytest.mark.parametrize("launch", STARTS)
+"""`ours` is by `mpi` as well, with hpclab's own initialize()."""
 
 
 @pytest.fixture
@@ -75,12 +82,16 @@ def script(home: Home, text: str, name: str = "model.py") -> str:
 
 
 def run(home: Home, text: str, *args: str, launch: str = "file", arguments: tuple[str, ...] = ()) -> Any:
-    return home.run("run", "--name", "quick", "--launch", launch, *args, script(home, text), *arguments)
+    return home.run("run", "--name", "quick", *launched(launch), *args, script(home, text), *arguments)
+
+
+def launched(way: str) -> list[str]:
+    return ["--launch", "mpi" if way == "ours" else way]
 
 
 def begin(home: Home, text: str, *args: str, launch: str = "file") -> subprocess.Popen[str]:
     """A run whose script has printed `ready`."""
-    begun = home.begin("run", "--name", "slow", "--launch", launch, *args, script(home, text))
+    begun = home.begin("run", "--name", "slow", *launched(launch), *args, script(home, text))
     assert begun.stdout is not None
     line = begun.stdout.readline()
     assert line == "ready\n", (line, begun.stderr and begun.stderr.read())
@@ -222,6 +233,33 @@ def test_an_exit_status_of_hpclabs_own_is_the_scripts_all_the_same(home: Home) -
     assert (described["state"], described["reason"]) == ("failed", "model.py ended with exit status 46")
 
 
+ON_OTHERS = "import os\nif os.environ['PMI_RANK'] != '1':\n    "
+
+
+@pytest.mark.parametrize("start", ["mpi", "ours"])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"{ON_OTHERS}open('/no/such/input')\n", "No such file or directory: '/no/such/input'"),
+        ("import os\nos.mkdir('results')\n", "File exists: 'results'"),
+    ],
+    ids=["a file of one node", "what can be made only once"],
+)
+def test_what_fails_on_another_rank_before_initialize_is_told(home: Home, start: str, text: str, said: str) -> None:
+    done = run(home, text + STARTS[start] + "print('never')", launch=start)
+    assert (done.returncode, done.stdout) == (JOB_ENDED, ""), done.stderr
+    assert "model.py raised on MPI rank " in done.stderr
+    assert said in done.stderr
+    assert "all ranks run what stands before initialize()" in done.stderr
+    assert said in ended(home, "quick")["reason"]
+
+
+def test_what_is_wrong_with_initialize_is_told_to_the_user(home: Home) -> None:
+    done = run(home, "import hpclab\nhpclab.initialize(n_workers=99)\n", launch="mpi")
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert done.stderr.count("n_workers must be a whole number from 0 to 2, not 99") == 1, done.stderr
+
+
 # closed
 
 
@@ -280,10 +318,24 @@ def test_a_program_that_is_mpi_alone_runs_on_all_ranks_and_is_told_so(home: Home
     assert "it ran on all 4 ranks" in done.stderr
 
 
-# what can die
+@each_way
+def test_a_script_may_shut_dask_down_and_go_on(home: Home, launch: str) -> None:
+    text = STARTS[launch] + SUMS + "client.shutdown()\ntime.sleep(5)\nprint('a figure')\nsys.exit(4)"
+    done = run(home, text, launch=launch)
+    assert (done.returncode, done.stdout) == (4, "sum 285 model.py\na figure\n"), done.stderr
 
 
 @each_launch
+def test_a_worker_has_the_threads_that_the_user_wants(home: Home, launch: str) -> None:
+    text = STARTS[launch] + "print(client.submit(os.environ.get, 'OMP_NUM_THREADS').result())"
+    done = run(home, text, "--export", "OMP_NUM_THREADS=3", launch=launch)
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+
+
+# what can die
+
+
+@each_way
 def test_the_scheduler_dies(home: Home, launch: str) -> None:
     begun = begin(home, STARTS[launch] + WAITS, launch=launch)
     if launch == "file":
@@ -306,7 +358,7 @@ def listening(home: Home, port: int) -> psutil.Process:
     raise AssertionError(f"nobody listens at {port}")
 
 
-@each_launch
+@each_way
 def test_a_worker_dies_and_the_script_goes_on(home: Home, launch: str) -> None:
     text = """
 client.wait_for_workers(2)
@@ -317,9 +369,11 @@ while victim in client.scheduler_info()["workers"]:
     time.sleep(0.05)
 client.wait_for_workers(1)
 print("sum", sum(client.gather(client.map(lambda x: x * x, range(10)))))
+sys.exit(3)
 """
     done = run(home, STARTS[launch] + text, launch=launch)
-    assert (done.returncode, done.stdout) == (0, "sum 285\n"), done.stderr
+    assert (done.returncode, done.stdout) == (3, "sum 285\n"), done.stderr
+    assert ended(home, "quick")["reason"] == "model.py ended with exit status 3"
 
 
 def test_the_supervisor_is_killed(home: Home) -> None:
@@ -348,19 +402,19 @@ client.wait_for_workers(1)
 """
 
 
-@each_launch
+@each_way
 def test_a_cancelled_run_lets_the_script_say_a_last_word(home: Home, launch: str) -> None:
     begun = begin(home, STARTS[launch] + HEARS + WAITS, launch=launch)
     assert "cancelled main job 1, which was running" in home.ok("stop", "slow")
     status, stdout, stderr = end(begun)
     assert (status, "cancelled" in stderr) == (JOB_ENDED, True), stderr
-    if launch == "mpi":  # beside the workers, these are told to end as well
+    if launch != "file":  # beside the workers, these are told to end as well
         assert stdout == "heard 3\n", stderr
     assert home.json("status", "slow")["state"] == "ended"
     assert home.json("status", "slow")["reason"].startswith("stopped at")
 
 
-@each_launch
+@each_way
 def test_a_stop_that_the_batch_system_never_hears(home: Home, launch: str) -> None:
     """It is written down before the job is cancelled; that alone must not cut the last word short."""
     begun = begin(home, STARTS[launch] + HEARS + WAITS, launch=launch)
@@ -378,10 +432,14 @@ def test_the_walltime_is_over(home: Home) -> None:
     assert (described["state"], "walltime" in described["reason"]) == ("failed", True)
 
 
-def test_a_script_that_does_not_listen_ends_all_the_same(home: Home) -> None:
-    begun = begin(home, "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WAITS)
+@each_way
+def test_a_script_that_does_not_listen_ends_all_the_same(home: Home, launch: str) -> None:
+    """Before the batch system kills all that is left, and nobody could say how it ended, and clean up."""
+    text = STARTS[launch] + "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WAITS
+    begun = begin(home, text, launch=launch)
     home.ok("stop", "slow")
     assert end(begun)[0] == JOB_ENDED
+    assert story(home, "slow")[-1] == "exited"
 
 
 @pytest.fixture

@@ -59,10 +59,10 @@ def test_no_argv_holds_a_secret():
 
 
 def test_all_that_a_script_finds_is_closed():
-    for found in (rank_variables(a_plan(), 1, "/scratch"), script_variables(a_plan(launch="file"), "tls://n1:1")):
+    for found in (rank_variables(a_plan(), 1, "/scratch", {}), script_variables(a_plan(launch="file"), "tls://n1:1")):
         assert found["DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION"] == "True"
         assert found["DASK_DISTRIBUTED__COMM__DEFAULT_SCHEME"] == "tls"
-    assert rank_variables(a_plan(), 1, "/scratch")["DASK_DISTRIBUTED__WORKER__HTTP__ROUTES"] == "[]"
+    assert rank_variables(a_plan(), 1, "/scratch", {})["DASK_DISTRIBUTED__WORKER__HTTP__ROUTES"] == "[]"
 
 
 def test_a_script_beside_its_workers_is_told_where_they_are():
@@ -73,17 +73,17 @@ def test_a_script_beside_its_workers_is_told_where_they_are():
 
 
 def test_a_rank_of_the_script_is_not_told_of_a_scheduler():
-    assert not {"DASK_SCHEDULER_ADDRESS", "HPCLAB_PROGRAM_WORKERS"} & set(rank_variables(a_plan(), 1, "/scratch"))
+    assert not {"DASK_SCHEDULER_ADDRESS", "HPCLAB_PROGRAM_WORKERS"} & set(rank_variables(a_plan(), 1, "/scratch", {}))
 
 
 @pytest.mark.parametrize(("rank", "has"), [(0, False), (1, False), (2, True)])
 def test_only_workers_have_libraries_with_one_thread(rank, has):
-    assert ("OMP_NUM_THREADS" in rank_variables(a_plan(), rank, "/scratch")) == has
+    assert ("OMP_NUM_THREADS" in rank_variables(a_plan(), rank, "/scratch", {})) == has
 
 
 @pytest.mark.parametrize(("system", "tasks"), [("slurm", "5"), ("sge", None)])
 def test_slurms_own_variables_tell_of_a_task(system, tasks):
-    found = rank_variables(a_plan(system=system), 1, "/scratch")
+    found = rank_variables(a_plan(system=system), 1, "/scratch", {})
     assert found.get("SLURM_NTASKS") == tasks
     assert found.get("SLURM_MEM_PER_CPU") == (tasks and "2048")
     assert (found["HPCLAB_CPUS_PER_TASK"], found["HPCLAB_MEMORY_PER_TASK"]) == ("4", str(8 * GIB))

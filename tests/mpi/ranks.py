@@ -181,6 +181,15 @@ def marks_its_memory(chunks: Any, comm: Any, folder: str, fails: str = "") -> No
     comm.Barrier()
 
 
+def reads_shared_memory_and_fails(chunks: Any, comm: Any, path: str) -> None:
+    """Data that the user has put there."""
+    table = np.memmap(path, mode="r")
+    comm.Barrier()
+    if comm.Get_rank() == 1:
+        raise ValueError(f"no column {table[0]}")
+    others_wait(comm)
+
+
 def is_an_unruly_guest(chunks: Any, comm: Any, what: str) -> Any:
     from mpi4py import MPI
 

@@ -122,3 +122,32 @@ def test_another_mpi_beside_one_worker(a_cluster: Make) -> None:
     assert "different MPI libraries" in str(error)
     assert "Open MPI" in str(error)
     assert "MPICH" in str(error)
+
+
+@pytest.fixture
+def a_launcher_that_launches_nothing(three_workers: Workers, tmp_path: Path) -> Iterator[None]:
+    """As where its daemons do not find each other; and nobody waits a minute for it."""
+    _, client = three_workers
+    mpiexec = tmp_path / "mpiexec"
+    version = "[ $1 = --version ] && exec echo 'mpirun (Open MPI) 5.0.8'"
+    mpiexec.write_text(f"#!/bin/sh\n{version}\necho looking for the daemons\nexec sleep 60\n")
+    mpiexec.chmod(0o755)
+
+    def change(**values: Any) -> dict[str, Any]:
+        from hpclab.mpi import seat
+
+        before = {name: getattr(seat, name) for name in values}
+        vars(seat).update(values)
+        return before
+
+    before = client.run(change, find_mpiexec=eval(f"lambda path: {str(mpiexec)!r}"), WORLD_WITHIN_S=4)
+    yield
+    client.run(change, **next(iter(before.values())))
+
+
+@pytest.mark.usefixtures("nothing_left", "a_launcher_that_launches_nothing")
+def test_ranks_that_are_never_launched(three_workers: Workers) -> None:
+    _, client = three_workers
+    told = str(fails(client, ranks.total))
+    assert "rank 0 of 3 on " in told
+    assert "was not launched within 4 s\n    looking for the daemons\n" in told

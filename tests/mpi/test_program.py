@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -182,6 +183,15 @@ def test_an_exception_arrives_with_rank_host_and_traceback(two_workers: Workers)
     assert "ranks.py" in str(error)
     assert "fails_with" in str(error)
     assert "hpclab/mpi/rank.py" not in str(error)
+
+
+def test_what_the_user_has_in_shared_memory_stays_there(two_workers: Workers) -> None:
+    _, client = two_workers
+    with tempfile.NamedTemporaryFile(dir="/dev/shm", prefix="table-") as table:
+        table.write(b"7" * 4096)
+        table.flush()
+        assert "no column 55" in str(fails(client, ranks.reads_shared_memory_and_fails, table.name))
+        assert Path(table.name).exists()
 
 
 def test_a_function_that_went_by_pickle_shows_its_lines(two_workers: Workers) -> None:
