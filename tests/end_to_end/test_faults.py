@@ -117,8 +117,8 @@ def test_the_walltime_is_over_while_start_waits(a_home: Callable[..., Home]) -> 
 
 
 def test_the_walltime_is_over_later(a_home: Callable[..., Home]) -> None:
-    session = a_home().start("--walltime", "12s")
-    until("the end", lambda: session.status()["state"] == "ended", 12 + SOON_S)
+    session = a_home().start("--walltime", "20s")
+    until("the end", lambda: session.status()["state"] == "ended", 20 + SOON_S)
     assert "walltime" in session.status()["reason"]
     session.home.check_nothing_is_left()
 

@@ -32,14 +32,23 @@ def a_folder_of_ada(a_slurm_cluster: Cluster) -> Path:
 def submit(a_slurm_cluster: Cluster, a_folder_of_ada: Path) -> Iterator[Callable[[str], str]]:
     """submit("x.slurm") is all that the job printed; it has ended well, and nothing of it is left."""
 
+    login = a_slurm_cluster.on("login")
+
     def _submit(script: str) -> str:
-        done = a_slurm_cluster.on("login").run(
-            f"cd {FOLDER} && sbatch --wait --parsable {script}", check=False, timeout_s=WITHIN_S
-        )
-        job_id = done.stdout.split()[0]
-        printed = (a_folder_of_ada / f"slurm-{job_id}.out").read_text()
-        assert done.returncode == 0, printed + done.stderr
-        return printed
+        job_id = login.says(f"cd {FOLDER} && sbatch --parsable {script}").strip()
+        output = a_folder_of_ada / f"slurm-{job_id}.out"
+
+        def ended() -> str:
+            # `sbatch --wait` looks less and less often
+            told = login.says(f"sleep 0.3 && scontrol show job -o {job_id}")
+            return told if re.search(r"JobState=(COMPLETED|FAILED|CANCELLED|TIMEOUT|NODE_FAIL)", told) else ""
+
+        try:
+            told = until(ended, within_s=WITHIN_S, what=f"the end of {script}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it had printed: {output.read_text()[-3000:]}") from None
+        assert " ExitCode=0:0 " in told, told + output.read_text()
+        return output.read_text()
 
     yield _submit
     left = {node: a_slurm_cluster.on(node).processes for node in NODES}
