@@ -149,6 +149,11 @@ class SessionFolder:
         return self / f"program/rank-{rank}"
 
     @property
+    def rank_failure(self) -> str:
+        """Why an MPI rank of a run that is not the script's own has failed."""
+        return self / "program/failure"
+
+    @property
     def runtime(self) -> str:
         """Jupyter's runtime files."""
         return self / "jupyter"

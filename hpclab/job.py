@@ -236,6 +236,7 @@ class JobExit(IntEnum):
     NOT_JOINED = 50
     SCRIPT_NEVER_BEGAN = 51
     SCRIPT_LOST = 52
+    RANK_FAILED = 53
     TERMINATED = 143
 
     @property
@@ -258,6 +259,7 @@ _MEANING = {
     JobExit.WRONG_VERSIONS: "the job's Python or Dask is another one than the session's",
     JobExit.SCRIPT_NEVER_BEGAN: "the script did not begin",
     JobExit.SCRIPT_LOST: "the script ended without a word",
+    JobExit.RANK_FAILED: "an MPI rank of the script failed",
     JobExit.TERMINATED: "it was told to end (cancelled, or its walltime was reached)",
 }
 

@@ -36,6 +36,7 @@ from distributed.utils import import_term
 from hpclab.allocation import Allocation, allocation
 from hpclab.credentials import Credentials, new_credentials
 from hpclab.errors import ConfigError, HpclabError, TookTooLong
+from hpclab.inside import failure
 from hpclab.inside.certificates import tls_in_memory
 from hpclab.inside.lines import LEAVE_WITHIN_S, SCRIPT, Line, Switchboard, line_of_script, line_of_worker
 from hpclab.inside.network import Way, own_addresses, way_among
@@ -381,9 +382,10 @@ class Program:
         """An error in a rank that is not the script's ends the program, for the script would wait in vain."""
         try:
             yield
-        except Exception:
+        except Exception as error:
             traceback.print_exc()
             _flush()
+            failure.tell(error)
             self.comm.Abort(1)
 
 

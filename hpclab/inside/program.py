@@ -89,7 +89,7 @@ class ProgramSupervisor(Supervisor):
     def announced(self) -> tuple[str, ...]:
         folder = self.folder
         ranks = [folder.rank_end(rank) for rank in (0, SCRIPT_RANK)]
-        return (folder.scheduler, folder.addresses, folder.roster, folder.pulse, *ranks)
+        return (folder.scheduler, folder.addresses, folder.roster, folder.pulse, folder.rank_failure, *ranks)
 
     async def start(self, private: str) -> None:
         found = environment(NEEDED[self.plan.launch])
@@ -212,14 +212,18 @@ class RanksSupervisor(ProgramSupervisor):
             self.launcher.send_signal(signal.SIGTERM)
 
     async def watch_ranks(self) -> None:
-        scheduler_is_told = False
+        scheduler_is_told = failure_is_told = False
         said_at = 0.0
         while self.script_status is None:
             script, scheduler = await asyncio.to_thread(self.rank_ends)
+            why = await asyncio.to_thread(self.rank_failure)
             now = time.monotonic()
             said_at = said_at or now if script.exit_status is not None else 0.0
             if script.exit_status is not None and (script.is_gone or now - said_at > END_IS_TOLD_S):
                 self.script_ended(script.exit_status)
+            elif why and not failure_is_told:
+                failure_is_told = True
+                self.end_without_script(JobExit.RANK_FAILED, why)
             # with 0 it was shut down by the script, which may go on without
             elif scheduler.is_gone and scheduler.exit_status and not scheduler_is_told:
                 scheduler_is_told = True
@@ -230,6 +234,11 @@ class RanksSupervisor(ProgramSupervisor):
     def rank_ends(self) -> tuple[RankEnd, RankEnd]:
         """Of script and scheduler."""
         return rank_end(self.folder.rank_end(SCRIPT_RANK)), rank_end(self.folder.rank_end(0))
+
+    def rank_failure(self) -> str:
+        with contextlib.suppress(OSError):
+            return Path(self.folder.rank_failure).read_text(errors="replace")
+        return ""
 
     def launcher_ended(self, exit_status: int) -> None:
         began = Path(self.folder.rank_end(SCRIPT_RANK)).exists()

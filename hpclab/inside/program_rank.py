@@ -17,10 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpclab.inside import failure
 from hpclab.inside.patience import Patience
 from hpclab.inside.program_plan import SCRIPT_RANK, ProgramPlan, rank_variables, wants_end
 from hpclab.inside.program_script import run_script
-from hpclab.inside.report import note, report
+from hpclab.inside.report import announce, note, report
 from hpclab.inside.world import is_here, whole_world
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ def _follow(plan: ProgramPlan, world: Comm, rank: int, told: End) -> None:
     if is_here("HPCLAB_SUPERVISOR"):
         # on other nodes the launcher's own process is told as well, and takes its ranks with it
         signal.signal(signal.SIGTERM, Patience())
+    failure.tell = lambda error: _tell_failure(plan, f"MPI rank {rank} failed: {_in_a_line(error)}")
     # meanwhile, what it will need
     import distributed  # noqa: F401
 
@@ -184,12 +186,12 @@ def _follow(plan: ProgramPlan, world: Comm, rank: int, told: End) -> None:
     try:
         run_script(plan.program)
     except SystemExit as end:
-        if end.__cause__ is not None:
-            # the script's own rank would wait for this one
-            report(plan.folder, plan.job_id, "failed", reason=_failed_elsewhere(plan.program.name, rank, end.__cause__))
-            world.Abort(1)
-        # a scheduler that the script has shut down
-        told.exit_status = status_of(end)
+        if end.__cause__ is None:
+            # a scheduler that the script has shut down
+            told.exit_status = status_of(end)
+        elif not _is_in_initialize(end.__cause__):
+            why = f"{plan.program.name} raised on MPI rank {rank}, not its own: {_in_a_line(end.__cause__)}"
+            _tell_failure(plan, f"{why}; all ranks run what stands before initialize()")
         raise
     if rank == 0:
         with open(plan.folder.stderr, "a", encoding="utf-8") as user:
@@ -199,12 +201,20 @@ def _follow(plan: ProgramPlan, world: Comm, rank: int, told: End) -> None:
             )
 
 
-def _failed_elsewhere(name: str, rank: int, error: BaseException) -> str:
-    told = "".join(traceback.format_exception_only(error)).strip().splitlines()
-    return (
-        f"{name} raised on MPI rank {rank}, not its own: {told[-1] if told else error!r}; "
-        "all ranks run what stands before initialize()"
-    )
+def _is_in_initialize(error: BaseException) -> bool:
+    """Raised in what the rank has become there. dask-mpi's are ends of their own, without which the script goes on."""
+    places = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(place.split(".")[0] == "dask_mpi" or place == "hpclab.inside.initialize" for place in places)
+
+
+def _in_a_line(error: BaseException) -> str:
+    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+
+
+def _tell_failure(plan: ProgramPlan, text: str) -> None:
+    """The supervisor, on whichever node it is."""
+    with suppress(OSError):
+        announce(plan.folder.rank_failure, text)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -233,25 +234,47 @@ def test_an_exit_status_of_hpclabs_own_is_the_scripts_all_the_same(home: Home) -
     assert (described["state"], described["reason"]) == ("failed", "model.py ended with exit status 46")
 
 
-ON_OTHERS = "import os\nif os.environ['PMI_RANK'] != '1':\n    "
-
-
 @pytest.mark.parametrize("start", ["mpi", "ours"])
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (f"{ON_OTHERS}open('/no/such/input')\n", "No such file or directory: '/no/such/input'"),
-        ("import os\nos.mkdir('results')\n", "File exists: 'results'"),
+        ("if os.environ['PMI_RANK'] == '3':\n    open('/no/such')\n", "No such file or directory: '/no/such'"),
+        ("os.mkdir('results')\n", "File exists: 'results'"),
     ],
     ids=["a file of one node", "what can be made only once"],
 )
 def test_what_fails_on_another_rank_before_initialize_is_told(home: Home, start: str, text: str, said: str) -> None:
-    done = run(home, text + STARTS[start] + "print('never')", launch=start)
+    done = run(home, "import os\n" + text + STARTS[start] + "print('never')", launch=start)
     assert (done.returncode, done.stdout) == (JOB_ENDED, ""), done.stderr
     assert "model.py raised on MPI rank " in done.stderr
     assert said in done.stderr
     assert "all ranks run what stands before initialize()" in done.stderr
     assert said in ended(home, "quick")["reason"]
+
+
+def test_a_worker_of_initialize_that_cannot_start_is_told(home: Home) -> None:
+    done = run(home, "import hpclab\nhpclab.initialize(worker_options={'nonsense': 1})\nprint('never')", launch="mpi")
+    assert (done.returncode, done.stdout) == (JOB_ENDED, ""), done.stderr
+    assert re.search(r"MPI rank [23] failed: TypeError: .*'nonsense'", done.stderr), done.stderr
+
+
+def test_without_a_worker_of_dask_mpi_the_script_goes_on(home: Home) -> None:
+    text = """
+from distributed import Worker
+class Sometimes(Worker):
+    async def start_unsafe(self):
+        if self.name == 3:
+            raise ValueError("not here")
+        return await super().start_unsafe()
+"""
+    script(home, text, "beside.py")
+    start = INITIALIZED.replace("dashboard=False", "dashboard=False, nanny=False, worker_class='beside.Sometimes'")
+    done = run(
+        home,
+        start + "client.wait_for_workers(1)\ntime.sleep(5)\nprint(client.submit(sum, [1, 2]).result())",
+        launch="mpi",
+    )
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
 
 
 def test_what_is_wrong_with_initialize_is_told_to_the_user(home: Home) -> None:
