@@ -578,7 +578,7 @@ def prepare(name: str, **given: Any) -> None:
 @options.name
 @options.tunnel
 @options.json
-@click.option("--unless-in-vain", is_flag=True, hidden=True)
+@click.option("--unless-in-vain", is_flag=True, hidden=True, help="Of a job that can never start, end and say so.")
 def attach(
     name: str | None,
     host: str | None,

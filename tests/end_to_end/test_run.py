@@ -517,9 +517,9 @@ def test_ctrl_c_while_it_runs_and_attach_follows_it_again(home: Home) -> None:
 
 def test_detached_it_says_how_to_go_on(home: Home) -> None:
     done = home.run("run", "--detach", "--name", "alone", script(home, "print('in peace')"))
-    assert (done.returncode, done.stdout) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "")
     for said in ("hpclab status alone", "hpclab attach alone", "hpclab stop alone"):
-        assert said in done.stderr
+        assert said in done.stdout
     assert home.run("attach", "alone").stdout == "in peace\n"
     assert "model.py" in home.ok("list")
     assert "hpclab: model.py ended with exit status 0" in home.ok("logs", "--session", "alone")
