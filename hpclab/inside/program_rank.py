@@ -208,7 +208,7 @@ def _is_in_initialize(error: BaseException) -> bool:
 
 
 def _in_a_line(error: BaseException) -> str:
-    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _tell_failure(plan: ProgramPlan, text: str) -> None:
