@@ -35,13 +35,16 @@ T = TypeVar("T")
 
 
 def until(what: str, condition: Callable[[], T | None], timeout_s: float = 30) -> T:
-    """The one place that waits: the condition's first true value."""
+    """The one place that waits: the condition's first true value. A look that takes long is followed by as long a rest,
+    for it may be a whole command, and others work here, too.
+    """
     deadline = time.monotonic() + timeout_s
     while True:
+        began = time.monotonic()
         if value := condition():
             return value
         assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
-        time.sleep(0.05)
+        time.sleep(max(0.05, time.monotonic() - began))
 
 
 @dataclass(frozen=True)

@@ -198,6 +198,8 @@ def test_scripts_submitted_by_hand(site: Site) -> None:
 
 @pytest.mark.parametrize("way", RUNS)
 def test_a_script_as_a_batch_job(site: Site, way: str) -> None:
+    if site.system in ("pbs", "lsf") and way == "dask-mpi":
+        pytest.skip("what differs between batch systems, the other way by MPI shows as well")
     launch, first_lines = RUNS[way]
     model = site.script(first_lines + WHERE)
     size = ["--nodes", "2", "--ntasks", "5", "--cores", "1", "--memory", "1G", "--launch", launch]

@@ -28,13 +28,16 @@ Command = str | Sequence[str]
 
 
 def until(condition: Callable[[], T | None], *, within_s: float = 30, what: str) -> T:
-    """The one place that waits: the condition's first true value."""
+    """The one place that waits: the condition's first true value. A look that takes long is followed by as long a rest,
+    for it may be a whole command, and others work here, too.
+    """
     deadline = time.monotonic() + within_s
     while True:
+        began = time.monotonic()
         if value := condition():
             return value
         assert time.monotonic() < deadline, f"waited {within_s} s for {what}; there is {value!r}"
-        time.sleep(0.05)
+        time.sleep(max(0.05, time.monotonic() - began))
 
 
 @dataclass(frozen=True)
