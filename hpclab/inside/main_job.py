@@ -23,6 +23,7 @@ from typing import Any
 from hpclab.connection import LOOPBACK, Connection
 from hpclab.credentials import new_token
 from hpclab.errors import ConfigError
+from hpclab.inside import command_line
 from hpclab.inside.environ import rank_environment
 from hpclab.inside.plan import Plan, dask_mpi_argv
 from hpclab.inside.report import announce
@@ -31,10 +32,7 @@ from hpclab.inside.supervisor import (
     SIGNAL_MAY_COME_S,
     Ended,
     Supervisor,
-    arguments,
     environment,
-    of_all,
-    of_all_plans,
     own_python_first,
     supervise,
 )
@@ -208,15 +206,15 @@ class MainJob(Supervisor):
 
 
 def _parse() -> MainJob:
-    parser = arguments("python -m hpclab.inside.main_job")
+    parser = command_line.parser("python -m hpclab.inside.main_job")
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--root-dir", required=True)
     parser.add_argument("--keep", type=int, default=0)
     parser.add_argument("--bind", default="network")
     given = parser.parse_args()
-    plan = Plan(**of_all_plans(given), workers=given.workers, node=socket.gethostname(), bind=given.bind)
+    plan = Plan(**command_line.of_plan(given), workers=given.workers, node=socket.gethostname(), bind=given.bind)
     return MainJob(
-        **of_all(given),
+        **command_line.of_supervisor(given),
         plan=plan,
         root_dir=str(Path(given.root_dir).expanduser()),
         keep=given.keep,

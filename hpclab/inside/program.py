@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpclab.errors import ConfigError
+from hpclab.inside import command_line
 from hpclab.inside.environ import worker_environment
 from hpclab.inside.program_plan import (
     SCRIPT_RANK,
@@ -35,10 +36,7 @@ from hpclab.inside.supervisor import (
     SIGNAL_MAY_COME_S,
     Ended,
     Supervisor,
-    arguments,
     environment,
-    of_all,
-    of_all_plans,
     own_python_first,
     signal_group,
     supervise,
@@ -350,16 +348,16 @@ def rank_end(path: str) -> RankEnd:
 
 
 def _parse() -> ProgramSupervisor:
-    parser = arguments("python -m hpclab.inside.program")
+    parser = command_line.parser("python -m hpclab.inside.program")
     parser.add_argument("--launch", choices=LAUNCHES, required=True)
     parser.add_argument("--tasks", type=int, required=True)
     parser.add_argument("--gpus", type=int, default=0, help="per worker")
     parser.add_argument("--system", required=True)
     parser.add_argument("--program", type=lambda text: Program.from_dict(json.loads(text)), required=True)
     given = parser.parse_args()
-    common = of_all(given)
+    common = command_line.of_supervisor(given)
     plan = ProgramPlan(
-        **of_all_plans(given),
+        **command_line.of_plan(given),
         program=given.program,
         launch=given.launch,
         tasks=given.tasks,

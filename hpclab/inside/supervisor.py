@@ -5,7 +5,6 @@ With that they end the rest, and themselves with an exit status that says why.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import importlib.metadata
@@ -13,7 +12,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,12 +24,11 @@ from typing import Any, NoReturn
 
 from hpclab.folder import SessionFolder
 from hpclab.inside.output import passed_on
-from hpclab.inside.plan import interface_name
 from hpclab.inside.report import announce, report, withdraw
 from hpclab.job import JobExit
 from hpclab.launchers import het_srun_argv, launcher_argv
 from hpclab.units import counted
-from hpclab.versions import SAME_ENVIRONMENT, from_words, in_words, mismatch, versions_here
+from hpclab.versions import SAME_ENVIRONMENT, in_words, mismatch, versions_here
 
 FILES_WITHIN_S = 2
 """A file system that hangs does not keep us from ending what we have started."""
@@ -234,46 +231,6 @@ class Supervisor:
         for process in self.processes:
             signal_group(process, signal.SIGKILL)
         await asyncio.gather(*ends)
-
-
-def arguments(prog: str) -> argparse.ArgumentParser:
-    """What the scripts of all main jobs pass on to their supervisors; each adds what only its own has."""
-    parser = argparse.ArgumentParser(prog=prog)
-    parser.add_argument("folder", type=SessionFolder)
-    parser.add_argument("--nthreads", type=int, required=True)
-    parser.add_argument("--memory", type=int, required=True, help="bytes per worker")
-    parser.add_argument("--death-timeout", type=int, required=True)
-    parser.add_argument("--start-timeout", type=int, required=True)
-    parser.add_argument("--interface", default="")
-    parser.add_argument("--mpiexec", default="auto")
-    parser.add_argument("--nodes", type=int, default=1)
-    parser.add_argument("--expect-versions", type=from_words, default={})
-    return parser
-
-
-def of_all(given: argparse.Namespace) -> dict[str, Any]:
-    """What every supervisor is made of, by the `arguments` that it was given and the job's environment."""
-    return {
-        "folder": given.folder,
-        "job_id": os.environ["HPCLAB_JOB_ID"],
-        "mpiexec": given.mpiexec,
-        "start_timeout_s": given.start_timeout,
-        "nodes": given.nodes,
-        "expected": given.expect_versions,
-        "end_time": float(os.environ["HPCLAB_JOB_END_TIME"]),
-    }
-
-
-def of_all_plans(given: argparse.Namespace) -> dict[str, Any]:
-    """What every plan of a main job is made of."""
-    return {
-        "folder": given.folder,
-        "job_id": os.environ["HPCLAB_JOB_ID"],
-        "nthreads": given.nthreads,
-        "memory_bytes": given.memory,
-        "death_timeout_s": given.death_timeout,
-        "interface": interface_name(given.interface, [name for _, name in socket.if_nameindex()]),
-    }
 
 
 def supervise(made: Callable[[], Supervisor]) -> NoReturn:
