@@ -14,6 +14,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole sessions first, each folder in random order: where files run two at a time, the short tests fill the end."""
+    items.sort(key=lambda item: {"end_to_end", "examples"}.isdisjoint(item.path.parts))
+
+
 def as_the_module_asks(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What `pytestmark = pytest.mark.cluster(…)` says; see `little_cluster`."""
     mark = request.node.get_closest_marker("cluster")

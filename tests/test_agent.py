@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 from fixtures import job_record
 from login_here import a_users_home
+from waiting import until
 
 from hpclab.errors import NotFromHere
 from hpclab.folder import SessionFolder
@@ -92,13 +92,6 @@ def start(env: dict[str, str], origin: str = "1-ab", **more: Any) -> Agent:
     return Agent(env, "start", **{"given": {}, "name": "", "fit": "", "origin": origin, "columns": 80, **more})
 
 
-def until(what: Any) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def sessions(home: Path) -> list[str]:
     return sorted(path.name for path in (home / "hpclab/sessions").glob("*"))
 
@@ -163,7 +156,7 @@ def test_a_request_that_comes_twice_starts_one_session(home, tmp_path):
 def test_a_request_that_comes_again_while_the_first_is_at_it_waits_for_that(home, slurm):
     (slurm / "wait").touch()
     with start(home) as first:
-        until(lambda: asked(slurm))
+        until(lambda: asked(slurm), within_s=WITHIN_S, what="the batch system to be asked")
         with start(home) as second:
             (slurm / "wait").unlink()
             assert first.answer("name") == second.answer("name")
@@ -247,7 +240,7 @@ def test_while_a_laptop_watches_a_session_its_nodes_can_have_workers(home, slurm
 def test_a_submission_that_has_begun_is_finished_and_remembered(home, slurm):
     (slurm / "wait").touch()
     with start(home) as agent:
-        until(lambda: asked(slurm))
+        until(lambda: asked(slurm), within_s=WITHIN_S, what="the batch system to be asked")
         agent.leave()
         (slurm / "wait").unlink()
         agent.end()
@@ -271,7 +264,7 @@ def test_workers_are_added_although_the_laptop_is_gone(home, slurm):
         name = agent.answer("name")
     (slurm / "wait").touch()
     with Agent(home, "run", argv=["add-worker", "-n", "2", "-s", name], origin="2-cd") as agent:
-        until(lambda: asked(slurm) == 2)
+        until(lambda: asked(slurm) == 2, within_s=WITHIN_S, what="the batch system to be asked again")
         agent.leave()
         (slurm / "wait").unlink()
         agent.end()

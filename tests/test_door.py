@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from login_here import LoginHere
-from minihpc.cluster import until
+from waiting import until
 
 from hpclab import door
 from hpclab.door import Door, Visitor, door_path, is_open

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from fixtures import job_record
+from waiting import until
 
 from hpclab import relay
 from hpclab.errors import ConfigError, HpclabError, NotFromHere, Refused, StoreError, TookTooLong
@@ -80,13 +81,6 @@ def put(folder: SessionFolder, text: str, *, ago_s: float = 0, stage: str = "ask
     return name
 
 
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 # what is asked for
 
 
@@ -131,7 +125,11 @@ def test_a_request_is_carried_out_and_answered(host, folder, a_carrier, wish):
     a_carrier(lambda wish: wishes.append(wish) or ["7", "8_1"], tell=said.append)
     assert ask(host, folder, wish, BARRED) == ["7", "8_1"]
     assert wishes == [wish]
-    until(lambda: said == ["submitted 7, 8_1" if wish is SUBMIT else "cancelled 7, 8_1"])
+    until(
+        lambda: said == ["submitted 7, 8_1" if wish is SUBMIT else "cancelled 7, 8_1"],
+        within_s=WITHIN_S,
+        what="the answer",
+    )
     assert files(folder) == []
 
 
@@ -163,7 +161,7 @@ def test_whatever_goes_wrong_is_told_at_once(host, folder, a_carrier):
     carrier = a_carrier(lambda _: 1 / 0)
     with pytest.raises(HpclabError, match="ZeroDivisionError"):
         ask(host, folder, SUBMIT, BARRED)
-    until(lambda: carrier.done == 1)
+    until(lambda: carrier.done == 1, within_s=WITHIN_S, what="the first to be done")
 
 
 def test_twenty_at_once_are_carried_out_once_each_though_three_look(host, folder, a_carrier):
@@ -193,7 +191,11 @@ def test_one_that_takes_long_keeps_no_other_waiting(host, folder, a_carrier):
     a_carrier(carry_out)
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(ask, host, folder, SUBMIT, BARRED)
-        until(lambda: any(name.endswith(".taken") for name in files(folder)))
+        until(
+            lambda: any(name.endswith(".taken") for name in files(folder)),
+            within_s=WITHIN_S,
+            what="the request to be taken",
+        )
         assert ask(host, folder, CANCEL, BARRED) == ["7"]
         assert not slow.done()
         go_on.set()
@@ -223,7 +225,7 @@ def test_a_carrier_that_is_not_heard_of_again_leaves_it_unknown(host, folder, mo
         return [name.removesuffix(".asked") for name in files(folder) if name.endswith(".asked")]
 
     def take() -> None:
-        until(asked)
+        until(asked, within_s=WITHIN_S, what="the request")
         (name,) = asked()
         host.rename(folder.relayed(name, "asked"), folder.relayed(name, "taken"))
 
@@ -287,7 +289,7 @@ def test_foreign_files_are_answered_or_ignored_and_end_nobody(host, folder, a_ca
         (Path(folder.relay) / name).write_text("{")
     Path(folder.relayed(f"1{broken}", "asked")).mkdir()
     a_carrier(lambda _: ["7"])
-    until(Path(folder.relayed(broken, "answered")).exists)
+    until(Path(folder.relayed(broken, "answered")).exists, within_s=WITHIN_S, what="the answer")
     assert json.loads(Path(folder.relayed(broken, "answered")).read_text())["error"]["class"] == "ConfigError"
     assert ask(host, folder, SUBMIT, BARRED) == ["7"]
 
@@ -296,7 +298,9 @@ def test_a_request_whose_asker_has_long_given_up_or_died_is_not_carried_out(fold
     late = put(folder, to_text(SUBMIT), ago_s=relay.UNCLAIMED_S + relay.CLOCKS_DIFFER_S + 1)
     done = []
     a_carrier(lambda wish: done.append(wish) or [])
-    until(lambda: not Path(folder.relayed(late, "asked")).exists())
+    until(
+        lambda: not Path(folder.relayed(late, "asked")).exists(), within_s=WITHIN_S, what="the request to be taken away"
+    )
     assert files(folder) == [f"{late}.withdrawn"]
     assert done == []
 
@@ -304,7 +308,7 @@ def test_a_request_whose_asker_has_long_given_up_or_died_is_not_carried_out(fold
 def test_a_node_whose_clock_is_a_little_behind_is_heard(folder, a_carrier):
     behind = put(folder, to_text(SUBMIT), ago_s=relay.UNCLAIMED_S)
     a_carrier(lambda _: ["7"])
-    until(Path(folder.relayed(behind, "answered")).exists)
+    until(Path(folder.relayed(behind, "answered")).exists, within_s=WITHIN_S, what="the answer to the one behind")
 
 
 def test_leftovers_go_after_a_day(host, folder):

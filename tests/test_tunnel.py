@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from fixtures import connection
 from minihpc.cluster import Cluster
+from waiting import until
 
 from hpclab import tunnel
 from hpclab.errors import (
@@ -304,7 +305,7 @@ class Holding:
         """And is at rest."""
         opened = self.hear("opened")
         asked = self.site.watches[-1].asked
-        until(lambda: self.site.watches[-1].asked > asked)
+        until(lambda: self.site.watches[-1].asked > asked, within_s=WITHIN_S, what="the site to be asked again")
         return opened
 
     def ends(self) -> bool:
@@ -374,13 +375,6 @@ def who_answers(port: int) -> str:
         return json.load(answer)["name"]
 
 
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 class TestOpening:
     def test_it_leads_to_both_servers_from_the_ports_that_are_wanted(self, hold):
         ports = free_ports()
@@ -400,7 +394,7 @@ class TestOpening:
         monkeypatch.setattr(tunnel, "OPEN_WITHIN_S", WITHIN_S)
         where = site.ports.pop(("node17", 40002))
         holding = hold()
-        until(lambda: any(forward.refusal for forward in holding.login.forwards))
+        until(lambda: any(forward.refusal for forward in holding.login.forwards), within_s=WITHIN_S, what="a refusal")
         assert holding.is_silent()
         site.ports["node17", 40002] = where
         holding.opens()
@@ -561,7 +555,7 @@ class TestLocalPorts:
         site.session("queued", reason="put back into the queue")
         holding.hear("state")
         # on its former node anybody may listen now
-        until(lambda: refused(ports[0]))
+        until(lambda: refused(ports[0]), within_s=WITHIN_S, what="the port to be closed")
 
 
 def refused(port: int) -> bool:
@@ -593,7 +587,7 @@ class TestLosses:
         holding.hear("lost")
         assert "login does not answer; still trying" in holding.hear("trying").text
         attempts = holding.login.attempts
-        until(lambda: holding.login.attempts > attempts + 5)
+        until(lambda: holding.login.attempts > attempts + 5, within_s=WITHIN_S, what="six more attempts")
         assert holding.is_silent()
         site.unreachable = None
         holding.hear("reopened")
@@ -640,7 +634,7 @@ class TestLosses:
         holding = hold()
         holding.opens()
         site.watches[0].close()
-        until(lambda: len(site.watches) == 2)
+        until(lambda: len(site.watches) == 2, within_s=WITHIN_S, what="a second watch")
         site.session("ended", reason="stopped")
         holding.hear("ended")
         assert holding.login.attempts == 1
@@ -699,11 +693,11 @@ class TestSleep:
         holding = hold(clock=(clock := Clock()))
         holding.opens()
         site.asleep = lambda: clock.sleep(25.5 * 60)
-        until(lambda: clock.ahead_s)
+        until(lambda: clock.ahead_s, within_s=WITHIN_S, what="the clock to go on")
         site.session("unknown", reason="squeue does not answer")
         holding.hear("state")
         asked = clock.asked
-        until(lambda: clock.asked > asked + 10)
+        until(lambda: clock.asked > asked + 10, within_s=WITHIN_S, what="the clock to be asked ten times")
         assert holding.is_silent()
 
 
@@ -854,7 +848,11 @@ class TestTheEnd:
         holding.opens()
         holding.tunnel.close()
         assert holding.ends()
-        until(lambda: not any(thread.name == "hpclab-tunnel-close" for thread in threading.enumerate()))
+        until(
+            lambda: not any(thread.name == "hpclab-tunnel-close" for thread in threading.enumerate()),
+            within_s=WITHIN_S,
+            what="the closing threads to end",
+        )
 
 
 class Interrupted(Watch):
@@ -873,7 +871,7 @@ def assert_free(ports: tuple[int, int]) -> None:
 class TestSilentJupyterLab:
     @pytest.fixture(autouse=True)
     def looked_at_often(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name, value in {"CHECK_EVERY_S": 0.01, "DOUBT_S": 0.01, "ANSWER_S": 0.1}.items():
+        for name, value in {"CHECK_EVERY_S": 0.01, "DOUBT_S": 0.01, "ANSWER_S": 0.5}.items():
             monkeypatch.setattr(tunnel, name, value)
 
     def test_is_told_once_and_so_is_its_return(self, site, hold):
@@ -905,7 +903,11 @@ class TestSilentJupyterLab:
     def test_is_sought_again_where_only_the_way_back_has_died(self, site, hold):
         holding, real = opened_by_the_way_back(site, hold)
         lead_back(site, real, 30000)
-        until(lambda: {forward.port for forward in holding.login.forwards} == {70002, 70003})
+        until(
+            lambda: {forward.port for forward in holding.login.forwards} == {70002, 70003},
+            within_s=WITHIN_S,
+            what="the new forwards",
+        )
         assert who_answers(holding.login.forwards[0].local_port) == "node17:40002"
 
     def test_is_sought_again_where_only_the_connection_to_the_node_has_died(self, site, hold):
@@ -914,7 +916,7 @@ class TestSilentJupyterLab:
         opened = holding.opens()
         node = site.logins[-1]
         node.drop()
-        until(lambda: node.is_connected)
+        until(lambda: node.is_connected, within_s=WITHIN_S, what="the node to be connected")
         assert who_answers(opened.jupyter_port) == "node17:40002"
         assert holding.is_silent()
 

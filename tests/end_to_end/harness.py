@@ -9,7 +9,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import psutil
 import pytest
 from distributed import Client
 from distributed.security import Security
+from waiting import until
 
 HPCLAB = [sys.executable, "-P", "-m", "hpclab"]
 LOCALQ = [sys.executable, "-P", "-m", "hpclab.localq"]
@@ -32,19 +32,6 @@ WEBSOCKET = {
 }
 """The headers by which a GET asks for a websocket."""
 T = TypeVar("T")
-
-
-def until(what: str, condition: Callable[[], T | None], timeout_s: float = 30) -> T:
-    """The one place that waits: the condition's first true value. A look that takes long is followed by as long a rest,
-    for it may be a whole command, and others work here, too.
-    """
-    deadline = time.monotonic() + timeout_s
-    while True:
-        began = time.monotonic()
-        if value := condition():
-            return value
-        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
-        time.sleep(max(0.05, time.monotonic() - began))
 
 
 @dataclass(frozen=True)
@@ -111,7 +98,7 @@ class Home:
 
     def session(self) -> dict[str, Any]:
         """The only session, of which its `start` may have told nothing yet."""
-        return until("a session", lambda: next(iter(self.json("list")), None))
+        return until(lambda: next(iter(self.json("list")), None), what="a session")
 
     def jobs(self) -> list[dict[str, Any]]:
         """As the batch system has them."""
@@ -140,7 +127,11 @@ class Home:
 
     def check_nothing_is_left(self, within_s: float = 10) -> None:
         with contextlib.suppress(AssertionError):
-            until("the last process and job", lambda: not self.processes() and not self.alive_jobs(), within_s)
+            until(
+                lambda: not self.processes() and not self.alive_jobs(),
+                within_s=within_s,
+                what="the last process and job",
+            )
         assert [told(process) for process in self.processes()] == []
         assert self.alive_jobs() == []
 
@@ -205,7 +196,7 @@ class Session:
         return str(job_id)
 
     def wait_joined(self, job_id: str) -> None:
-        until(f"job {job_id} to join", lambda: self.job(job_id)["joined"], 60)
+        until(lambda: self.job(job_id)["joined"], within_s=60, what=f"job {job_id} to join")
 
     def workers_of(self, job_id: str) -> list[str]:
         """The addresses of a job's workers."""

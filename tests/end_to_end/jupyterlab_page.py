@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from harness import until
 from playwright.sync_api import Locator, Page, TimeoutError
+from waiting import until
 
 
 class NotebookPage:
@@ -54,7 +54,7 @@ class NotebookPage:
         cell = self._cell(index)
         before = self._prompt(cell)
         self._begin(cell, before)
-        until(f"cell {index} to end", lambda: re.fullmatch(r"\[\d+\]:", self._prompt(cell)), timeout_s)
+        until(lambda: re.fullmatch(r"\[\d+\]:", self._prompt(cell)), within_s=timeout_s, what=f"cell {index} to end")
         return cell.locator(".jp-OutputArea-output").all_inner_texts()[-1].strip()
 
     def _begin(self, cell: Locator, before: str, attempts: int = 5) -> None:
@@ -65,7 +65,7 @@ class NotebookPage:
             cell.locator(".cm-content").click()
             self._page.keyboard.press("Control+Enter")
             with suppress(AssertionError):
-                until("the cell to begin", lambda: self._prompt(cell) != before, 3)
+                until(lambda: self._prompt(cell) != before, within_s=3, what="the cell to begin")
                 return
         raise AssertionError("the cell does not begin to run")
 

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from minihpc.cluster import HERE as MINIHPC
-from minihpc.cluster import Cluster, Node, send, until
+from minihpc.cluster import Cluster, Node, send
 from playwright.sync_api import Browser, sync_playwright
+from waiting import until
 
 T = TypeVar("T")
 LOST, BACK = "is lost", "tunnel is open again"

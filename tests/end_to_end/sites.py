@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minihpc.cluster import NODES, Cluster, little_cluster, until
+from minihpc.cluster import NODES, Cluster, little_cluster
+from waiting import until
 
 FAKES = Path(__file__).parents[1] / "fakes"
 PROFILES = {

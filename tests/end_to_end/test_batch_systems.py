@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from minihpc.cluster import until
 from sites import Site, a_site
+from waiting import until
 
 # from the login node, with the session's own certificate, as a script of the user's would
 CONNECTED = """

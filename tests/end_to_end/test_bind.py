@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from minihpc.cluster import Cluster, Node, until
+from minihpc.cluster import Cluster, Node
 from sites import Site
+from waiting import until
 
 NAME = "shut-otter"
 GET = """

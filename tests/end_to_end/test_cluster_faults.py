@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from minihpc.cluster import NODES, Cluster, little_cluster, send, until
+from minihpc.cluster import NODES, Cluster, little_cluster, send
+from waiting import until
 
 # ended jobs are forgotten within seconds
 pytestmark = pytest.mark.cluster(slurm_conf="MinJobAge=2")

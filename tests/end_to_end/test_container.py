@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from harness import Home, until
+from harness import Home
+from waiting import until
 
 APPTAINER = """#!/bin/sh
 # apptainer exec --bind PATH … IMAGE PROGRAM …
@@ -36,7 +37,7 @@ def test_a_session_in_a_container(a_home: Callable[..., Home], tmp_path: Path) -
     )
     session = home.start()
     session.home.ok("add-worker")
-    until("the worker", lambda: session.status()["workers"]["joined"] == 2)
+    until(lambda: session.status()["workers"]["joined"] == 2, what="the worker")
     main, worker = (bin_folder / "asked").read_text().splitlines()
     for asked, module in ((main, "main_job"), (worker, "worker_job")):
         assert asked.startswith(f"exec --bind {session.status()['folder']} --bind /tmp/hpclab-")

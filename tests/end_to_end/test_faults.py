@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from harness import LOCALQ, Home, Session, until
+from harness import LOCALQ, Home, Session
+from waiting import until
 
 import hpclab
 
@@ -53,20 +54,20 @@ def test_the_end_of_a_part_is_the_end_of_the_session(
     session = home.start()
     worker_job = session.add_worker()
     part(session).kill()
-    until("the truth", lambda: session.status()["state"] == "failed", SOON_S)
+    until(lambda: session.status()["state"] == "failed", within_s=SOON_S, what="the truth")
     told = session.status()
     assert named in told["reason"]
     assert (told["jupyter_url"], told["dashboard_url"], told["workers"]["joined"]) == (None, None, 0)
-    until("the worker job to leave", lambda: session.job(worker_job)["state"] == "done", SOON_S)
+    until(lambda: session.job(worker_job)["state"] == "done", within_s=SOON_S, what="the worker job to leave")
     session.stop()
     home.check_nothing_is_left()
 
 
 def test_a_worker_of_the_main_job_dies_alone(a_home: Callable[..., Home]) -> None:
     session = a_home(workers="2").start()
-    until("both workers", lambda: session.joined() == 2)
+    until(lambda: session.joined() == 2, what="both workers")
     session.listening_at(session.workers_of(session.main_job)[0]).kill()
-    until("the truth", lambda: session.joined() == 1, SOON_S)
+    until(lambda: session.joined() == 1, within_s=SOON_S, what="the truth")
     with session.client() as client:
         assert client.submit(sum, [1, 2, 3]).result(timeout=30) == 6
     assert session.status()["state"] == "running"
@@ -77,15 +78,17 @@ def test_a_worker_of_the_main_job_dies_alone(a_home: Callable[..., Home]) -> Non
 def test_a_worker_of_a_worker_job_is_started_again(a_running_session: Session, a_worker_job: str) -> None:
     (before,) = a_running_session.workers_of(a_worker_job)
     a_running_session.listening_at(before).kill()
-    until("another worker", lambda: a_running_session.workers_of(a_worker_job) not in ([before], []), SOON_S)
+    until(
+        lambda: a_running_session.workers_of(a_worker_job) not in ([before], []), within_s=SOON_S, what="another worker"
+    )
     assert a_running_session.happened("restarted", a_worker_job)
-    until("it to be counted", lambda: a_running_session.job(a_worker_job)["joined"] == 1, SOON_S)
+    until(lambda: a_running_session.job(a_worker_job)["joined"] == 1, within_s=SOON_S, what="it to be counted")
 
 
 def test_the_session_outlives_a_start_that_is_killed(a_home: Callable[..., Home]) -> None:
     home = a_home(prologue=WAITS)
     start = begin_start(home)
-    until("the job to run", lambda: home.session()["state"] == "starting")
+    until(lambda: home.session()["state"] == "starting", what="the job to run")
     start.kill()
     start.communicate()
     assert home.session()["state"] == "starting"
@@ -103,7 +106,7 @@ def begin_start(home: Home, *args: str) -> subprocess.Popen[str]:
 def test_the_main_job_is_cancelled_while_start_waits(a_home: Callable[..., Home]) -> None:
     home = a_home(prologue=WAITS)
     start = begin_start(home)
-    until("the job to run", lambda: home.session()["state"] == "starting")
+    until(lambda: home.session()["state"] == "starting", what="the job to run")
     home.ok("cancel", home.session()["jobs"][0]["id"], program=LOCALQ)
     _, stderr = start.communicate(timeout=SOON_S)
     assert (start.returncode, "cancelled" in stderr) == (JOB_ENDED, True), stderr
@@ -118,7 +121,7 @@ def test_the_walltime_is_over_while_start_waits(a_home: Callable[..., Home]) -> 
 
 def test_the_walltime_is_over_later(a_home: Callable[..., Home]) -> None:
     session = a_home().start("--walltime", "20s")
-    until("the end", lambda: session.status()["state"] == "ended", 20 + SOON_S)
+    until(lambda: session.status()["state"] == "ended", within_s=20 + SOON_S, what="the end")
     assert "walltime" in session.status()["reason"]
     session.home.check_nothing_is_left()
 
@@ -156,7 +159,7 @@ def test_the_job_has_another_dask_than_the_login_node(a_home: Callable[..., Home
 def test_a_worker_job_has_another_dask_than_the_main_job(a_home: Callable[..., Home], tmp_path: Path) -> None:
     session = a_home(python=with_another_dask(tmp_path, "worker_job")).start()
     session.home.ok("add-worker")
-    job = until("its end", lambda: next((j for j in session.status()["jobs"] if j["state"] == "failed"), None))
+    job = until(lambda: next((j for j in session.status()["jobs"] if j["state"] == "failed"), None), what="its end")
     assert f"dask 2020.1.0, but the session's main job dask {OURS}" in job["reason"]
     assert session.status()["state"] == "running"
 
@@ -213,7 +216,7 @@ def a_full_machine(a_home: Callable[..., Home], tmp_path: Path) -> Iterator[Home
 def test_ctrl_c_while_the_job_is_queued(a_full_machine: Home) -> None:
     home = a_full_machine
     start = begin_start(home, "--name", "patient")
-    until("the job to be queued", lambda: [job["state"] for job in home.jobs()] == ["RUNNING", "PENDING"])
+    until(lambda: [job["state"] for job in home.jobs()] == ["RUNNING", "PENDING"], what="the job to be queued")
     start.send_signal(signal.SIGINT)
     _, stderr = start.communicate(timeout=SOON_S)
     assert start.returncode == INTERRUPTED, stderr
@@ -228,7 +231,7 @@ def test_ctrl_c_while_the_job_is_queued(a_full_machine: Home) -> None:
 def test_attach_goes_on_where_a_start_was_interrupted(a_home: Callable[..., Home]) -> None:
     home = a_home(prologue="sleep 2")
     start = begin_start(home)
-    until("the job to run", lambda: home.session()["state"] == "starting")
+    until(lambda: home.session()["state"] == "starting", what="the job to run")
     start.send_signal(signal.SIGINT)
     _, stderr = start.communicate(timeout=SOON_S)
     assert start.returncode == INTERRUPTED, stderr

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from minihpc.cluster import NODES, Cluster, little_cluster, until
+from minihpc.cluster import NODES, Cluster, little_cluster
+from waiting import until
 
 TOLD_WITHIN_S = 20
 """It is 10 on a machine that has nothing else to do."""

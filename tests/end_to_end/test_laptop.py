@@ -12,9 +12,10 @@ from collections.abc import Iterator
 import pytest
 from jupyterlab_page import NotebookPage
 from laptop import BACK, LINK, LOST, Laptop, a_browser_on, a_laptop, sshd
-from minihpc.cluster import NODES, Cluster, until
+from minihpc.cluster import NODES, Cluster
 from playwright.sync_api import Browser, Page
 from sites import Site
+from waiting import until
 
 import hpclab
 

@@ -12,8 +12,9 @@ from uuid import uuid4
 
 import pytest
 from laptop import BACK, LINK, LOST, Foreground, Laptop, a_laptop, close_connections, sshd
-from minihpc.cluster import Cluster, until
+from minihpc.cluster import Cluster
 from sites import Site
+from waiting import until
 
 TOLD_WITHIN_S = 20
 NOTICED_WITHIN_S = 15

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from minihpc.cluster import NODES, Cluster, Node, until
+from minihpc.cluster import NODES, Cluster, Node
+from waiting import until
 
 OPEN_MPI = Path(__file__).parents[2] / ".venv/openmpi"
 PROGRAM = """

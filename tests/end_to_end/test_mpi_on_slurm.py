@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from minihpc.cluster import NODES, Cluster, until
+from minihpc.cluster import NODES, Cluster
 from sites import Site
+from waiting import until
 
 pytestmark = pytest.mark.cluster()
 

@@ -6,9 +6,10 @@ import http.client
 from urllib.parse import urlsplit
 
 import pytest
-from harness import WEBSOCKET, Session, until
+from harness import WEBSOCKET, Session
 from jupyterlab_page import NotebookPage
 from playwright.sync_api import Page, WebSocket
+from waiting import until
 
 CONNECT = "from dask.distributed import Client\n\nclient = Client()\nclient"
 SUM = "import dask.array as da\n\nx = da.arange(20_000_000, chunks=500_000)\nint((x * 2).sum().compute())"
@@ -40,7 +41,7 @@ def the_dashboard(a_running_session: Session) -> str:
     """Its address without the token, once there is something behind the door."""
     url = str(a_running_session.status()["dashboard_url"])
     key = {"Authorization": f"Bearer {a_running_session.token}"}
-    until("the dashboard", lambda: answer(url, key) != http.HTTPStatus.SERVICE_UNAVAILABLE)
+    until(lambda: answer(url, key) != http.HTTPStatus.SERVICE_UNAVAILABLE, what="the dashboard")
     return url
 
 
@@ -53,7 +54,7 @@ def test_a_notebook_connects_computes_and_sees_the_session_grow(
     assert notebook.run(1) == RIGHT
     before = int(notebook.run(2))
     added = [home.json("add-worker", "--session", session.name)["jobs"][0] for _ in range(2)]
-    until("both to be in the notebook", lambda: int(notebook.run(2)) == before + 2, 60)
+    until(lambda: int(notebook.run(2)) == before + 2, within_s=60, what="both to be in the notebook")
     assert notebook.run(1) == RIGHT
     assert session.joined() == before + 2
     for job_id in added:

@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable
 
 import pytest
-from harness import Home, Session, until
+from harness import Home, Session
 from panel_page import PLOTS_MOVE, PanelPage
 from playwright.sync_api import Page, expect
+from waiting import until
 
 JOINS_WITHIN_MS = 60_000
 FILES = '"current":"filebrowser"'
@@ -32,7 +33,7 @@ def test_at_the_first_visit_it_is_open_and_then_as_it_was_left(
     page.locator(".jp-SideBar [data-id=filebrowser]").click()
     expect(panel.region).to_be_hidden()
     workspaces = session.home.path / "jupyter/workspaces"
-    until("the layout to be saved", lambda: any(FILES in f.read_text() for f in workspaces.glob("*")))
+    until(lambda: any(FILES in f.read_text() for f in workspaces.glob("*")), what="the layout to be saved")
     page.reload()
     expect(panel.status_bar).to_be_visible()
     page.locator("#jupyterlab-splash").wait_for(state="detached")
@@ -66,7 +67,7 @@ def test_workers_come_and_go_with_the_mouse(a_running_session: Session, a_panel:
     (left,) = [job_id for job_id in added if a_running_session.job(job_id)["state"] == "running"]
     a_panel.act(left, "Retire")
     expect(a_panel.sum("workers")).to_have_text("1", timeout=JOINS_WITHIN_MS)
-    until("the job to be over", lambda: a_running_session.job(left)["state"] in ("done", "cancelled"))
+    until(lambda: a_running_session.job(left)["state"] in ("done", "cancelled"), what="the job to be over")
 
 
 def test_a_double_click_submits_once(a_running_session: Session, a_panel: PanelPage) -> None:
@@ -127,7 +128,7 @@ def test_the_plots_are_offered_once(a_home: Callable[..., Home], a_browser_page:
     offer.get_by_role("button", name="Open them").click()
     expect(panel.page.locator(".dask-DaskDashboard-widget iframe")).to_have_count(3, timeout=30_000)
     workspaces = session.home.path / "jupyter/workspaces"
-    until("the layout to be saved", lambda: any(PANES in f.read_text() for f in workspaces.glob("*")))
+    until(lambda: any(PANES in f.read_text() for f in workspaces.glob("*")), what="the layout to be saved")
     panel.page.reload()
     panel.show()
     expect(panel.status_bar).to_be_visible()
@@ -150,8 +151,8 @@ def test_before_the_walltime_is_over_everybody_is_warned(a_home: Callable[..., H
     expect(panel.time_left).to_have_attribute("data-colour", "red")
     last.get_by_role("button", name="Save all").click()
     until(
-        "the notebook to be saved",
         lambda: any("precious = 42" in path.read_text() for path in session.home.notebooks.glob("*.ipynb")),
+        what="the notebook to be saved",
     )
 
 
@@ -166,7 +167,7 @@ def test_the_session_ends_by_the_panel(a_home: Callable[..., Home], a_browser_pa
     panel.dialog.get_by_role("button", name="Cancel").click()
     assert session.job(worker)["state"] == "running"
     panel.stop()
-    until("the end of the session", lambda: session.status()["state"] == "ended")
+    until(lambda: session.status()["state"] == "ended", what="the end of the session")
     expect(panel.strip).to_contain_text("server ends with it")
     home.check_nothing_is_left()
 

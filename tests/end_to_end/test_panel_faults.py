@@ -9,10 +9,11 @@ from contextlib import contextmanager
 import pytest
 from at_work import COMPUTED, SLOWLY_MS, AtWork
 from laptop import Foreground, Laptop, a_browser_on, a_laptop
-from minihpc.cluster import Cluster, until
+from minihpc.cluster import Cluster
 from panel_page import PanelPage
 from playwright.sync_api import Browser, Page, expect
 from sites import Site
+from waiting import until
 
 TOLD_MS = 20_000
 HIDE = "for c in sbatch squeue scancel sacct sinfo; do mount --bind /dev/null /usr/bin/$c; done"

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import pytest
 from jupyterlab_page import NotebookPage
 from laptop import Laptop, a_browser_on, a_laptop
-from minihpc.cluster import Cluster, until
+from minihpc.cluster import Cluster
 from panel_page import PLOTS_MOVE, PanelPage
 from playwright.sync_api import Browser, Page, expect
 from sites import Site
+from waiting import until
 
 CONNECT = "from dask.distributed import Client\n\nclient = Client()\nclient"
 COMPUTE = "sum(client.gather(client.map(lambda i: i, range(200), pure=False)))"

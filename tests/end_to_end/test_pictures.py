@@ -8,11 +8,12 @@ from pathlib import Path
 
 import dask.array as da
 import pytest
-from harness import Home, until
+from harness import Home
 from jupyterlab_page import NotebookPage
 from panel_page import PLOTS_MOVE, PanelPage
 from playwright.sync_api import Page, expect
 from test_notebook import CONNECT, IS_PAINTED
+from waiting import until
 
 FOLDER = os.environ.get("HPCLAB_SCREENSHOTS", "")
 
@@ -49,7 +50,7 @@ def test_panel(a_home: Callable[..., Home], a_browser_page: Page) -> None:
             frame = next(frame for frame in page.frames if "task-stream" in frame.url)
             frame.wait_for_function(PLOTS_MOVE, arg=300, timeout=120_000)
             for each in page.frames[1:]:
-                until("the plots", lambda each=each: each.locator("canvas").first.evaluate(IS_PAINTED))
+                until(lambda each=each: each.locator("canvas").first.evaluate(IS_PAINTED), what="the plots")
             keep(page, f"panel-{theme.lower()}")
         client.cancel([x, *y])
 

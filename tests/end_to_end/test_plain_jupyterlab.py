@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Home, until
+from harness import Home
 from server.a_server import Server, a_server
+from waiting import until
 
 
 @pytest.fixture
@@ -28,13 +29,17 @@ def test_a_session_is_started_shown_and_stopped(a_plain_jupyterlab: tuple[Server
     server, home = a_plain_jupyterlab
     assert "hpclab start" in server.get("hpclab/session")["hint"]
     name = server.post("hpclab/start", {"queue": "local"})["name"]
-    until("it to run", lambda: state(server) == "running", 60)
+    until(lambda: state(server) == "running", within_s=60, what="it to run")
     assert home.json("status", name)["name"] == name
-    until("its dashboard", lambda: server.ask("GET", "proxy/hpclab/individual-plots.json").status_code == 200, 60)
+    until(
+        lambda: server.ask("GET", "proxy/hpclab/individual-plots.json").status_code == 200,
+        within_s=60,
+        what="its dashboard",
+    )
     server.post("hpclab/workers", {"count": 1, "request": "one"})
-    until("a worker more", lambda: server.session()["workers"]["joined"] == 2, 60)
+    until(lambda: server.session()["workers"]["joined"] == 2, within_s=60, what="a worker more")
     assert len(server.post("hpclab/stop", {})["jobs"]) == 2
-    until("it to be over", lambda: state(server) == "none", 60)
+    until(lambda: state(server) == "none", within_s=60, what="it to be over")
     assert server.get("hpclab/session")["dashboard"] == ""
     assert server.ask("GET", "proxy/hpclab/status").status_code == 503
     # and all over again
@@ -45,7 +50,7 @@ def test_one_that_was_started_in_a_terminal_is_found(a_plain_jupyterlab: tuple[S
     server, home = a_plain_jupyterlab
     assert state(server) == "none"
     name = home.start().name
-    until("it to be found", lambda: state(server) == "running")
+    until(lambda: state(server) == "running", what="it to be found")
     assert server.session()["name"] == name
 
 
@@ -55,7 +60,7 @@ def test_why_a_session_failed_can_be_read(a_plain_jupyterlab: tuple[Server, Home
     config.parent.mkdir(parents=True)
     config.write_text("mpiexec = 'no-such-launcher'\n")
     server.post("hpclab/start", {"queue": "local"})
-    until("it to fail", lambda: state(server) == "failed", 60)
+    until(lambda: state(server) == "failed", within_s=60, what="it to fail")
     session = server.session()
     assert "no-such-launcher" in session["reason"]
     told = server.get(f"hpclab/jobs/{session['jobs'][0]['id']}/why")

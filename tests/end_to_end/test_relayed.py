@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 from laptop import Laptop, a_laptop
-from minihpc.cluster import Cluster, send, until
+from minihpc.cluster import Cluster, send
 from sites import Site
+from waiting import until
 
 PARTITION = "PartitionName=fromlogin Nodes=node1,node2,node3 AllocNodes=login MaxTime=24:00:00 State=UP"
 pytestmark = pytest.mark.cluster(slurm_conf=PARTITION)

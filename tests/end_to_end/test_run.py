@@ -17,7 +17,8 @@ from typing import Any
 
 import psutil
 import pytest
-from harness import LOCALQ, Home, need_root, until
+from harness import LOCALQ, Home, need_root
+from waiting import until
 
 JOB_ENDED, NOT_RUNNING, IS_RUN, INTERRUPTED = 6, 13, 26, 130
 KILLED = 128 + signal.SIGKILL
@@ -106,7 +107,7 @@ def end(begun: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 def ended(home: Home, name: str) -> dict[str, Any]:
     """What the run looks like when its job is over, too."""
-    return until("its end", lambda: (d := home.json("status", name))["state"] in ("ended", "failed") and d)
+    return until(lambda: (d := home.json("status", name))["state"] in ("ended", "failed") and d, what="its end")
 
 
 def story(home: Home, name: str) -> list[str]:
@@ -162,8 +163,8 @@ def test_workers_have_what_was_asked_for_and_are_shown(home: Home, launch: str) 
     begun = begin(home, text + "client.wait_for_workers(2)" + WAITS, "-n", "4", "-c", "2", launch=launch)
     expected = 2 if launch == "mpi" else 4
     described = until(
-        "all workers to be shown",
         lambda: (d := home.json("status", "slow"))["workers"]["joined"] == expected and d,
+        what="all workers to be shown",
     )
     assert (described["state"], described["workers"]["cores"]) == ("running", 2 * expected)
     workers = json.loads((Path(described["folder"]) / "workers.json").read_text())["workers"]
@@ -224,7 +225,7 @@ def test_a_script_that_fails_is_told_once(home: Home, launch: str, text: str, st
     assert (done.returncode, done.stdout) == (status, ""), done.stderr
     assert done.stderr.count(said) == 1, done.stderr
     assert "runpy" not in done.stderr
-    until("its end", lambda: home.json("status", "quick")["state"] == "failed")
+    until(lambda: home.json("status", "quick")["state"] == "failed", what="its end")
 
 
 def test_an_exit_status_of_hpclabs_own_is_the_scripts_all_the_same(home: Home) -> None:
@@ -364,7 +365,7 @@ def test_the_scheduler_dies(home: Home, launch: str) -> None:
     if launch == "file":
         process(home, "hpclab.inside.program_scheduler").kill()
     else:
-        until("the scheduler to be told", lambda: "scheduler" in story(home, "slow"))
+        until(lambda: "scheduler" in story(home, "slow"), what="the scheduler to be told")
         told = [e for e in home.json("why", "--session", "slow")["events"] if e["event"] == "scheduler"]
         port = int(told[0]["address"].rpartition(":")[2])
         listening(home, port).kill()
@@ -479,7 +480,7 @@ def a_full_machine(home: Home, tmp_path: Path) -> Iterator[Home]:
 def test_a_run_is_cancelled_while_it_is_queued(a_full_machine: Home) -> None:
     home = a_full_machine
     begun = home.begin("run", "--name", "patient", script(home, "print(1)"))
-    until("the job to be queued", lambda: [job["state"] for job in home.jobs()] == ["RUNNING", "PENDING"])
+    until(lambda: [job["state"] for job in home.jobs()] == ["RUNNING", "PENDING"], what="the job to be queued")
     assert home.json("status", "patient")["state"] == "queued"
     home.ok("stop", "patient")
     status, stdout, stderr = end(begun)
@@ -491,7 +492,7 @@ def test_a_run_is_cancelled_while_it_is_queued(a_full_machine: Home) -> None:
 def test_ctrl_c_while_it_is_queued(a_full_machine: Home) -> None:
     home = a_full_machine
     begun = home.begin("run", "--name", "patient", script(home, "print(1)"))
-    until("the job to be queued", lambda: [job["state"] for job in home.jobs()] == ["RUNNING", "PENDING"])
+    until(lambda: [job["state"] for job in home.jobs()] == ["RUNNING", "PENDING"], what="the job to be queued")
     begun.send_signal(signal.SIGINT)
     status, _, stderr = end(begun)
     assert status == INTERRUPTED
@@ -562,7 +563,7 @@ def test_the_reader_goes_away_and_the_run_goes_on(home: Home) -> None:
     begun.stderr.close()
     assert home.json("status", "slow")["state"] == "running"
     (home.notebooks / "go").touch()
-    until("its end", lambda: home.json("status", "slow")["state"] == "ended")
+    until(lambda: home.json("status", "slow")["state"] == "ended", what="its end")
 
 
 @pytest.fixture

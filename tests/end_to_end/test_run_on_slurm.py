@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from minihpc.cluster import until
 from sites import Site, a_site
+from waiting import until
 
 JOB_ENDED, REFUSED, CONFIG_ERROR = 6, 12, 2
 LAUNCHES = ["mpi", "file"]

@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from harness import Home, Session, until
+from harness import Home, Session
 from jupyterlab_page import NotebookPage
 from playwright.sync_api import Page, WebSocket
+from waiting import until
 
 FINAL = ("done", "failed", "cancelled")
 # Dask's own page names it one folder too high; without it the table is not sorted by a click
@@ -54,14 +55,14 @@ class Server:
 @pytest.fixture
 def the_server(a_running_session: Session) -> Server:
     server = Server(a_running_session)
-    until("the extension", server.is_loaded)
+    until(server.is_loaded, what="the extension")
     return server
 
 
 @pytest.fixture
 def the_dashboard(the_server: Server) -> str:
     """Its address within JupyterLab."""
-    until("the dashboard", lambda: the_server.ask("GET", "proxy/hpclab/status").status_code == 200)
+    until(lambda: the_server.ask("GET", "proxy/hpclab/status").status_code == 200, what="the dashboard")
     return f"{the_server.base}/proxy/hpclab"
 
 
@@ -77,7 +78,7 @@ def test_the_panel_is_told_what_the_command_line_tells(a_running_session: Sessio
 
 def test_a_worker_comes_and_goes(a_running_session: Session, the_server: Server) -> None:
     (job_id,) = the_server.post("hpclab/workers", {"count": 1, "request": "one", "walltime": "20m"})["jobs"]
-    until("it to join", lambda: the_server.job(job_id)["joined"], 60)
+    until(lambda: the_server.job(job_id)["joined"], within_s=60, what="it to join")
     told = the_server.get(f"hpclab/jobs/{job_id}/why")
     assert told["events"][0]["what"] == "submitted"
     assert f"Dask worker {job_id}-0 joined" in [event["sentence"] for event in told["events"]]
@@ -91,7 +92,7 @@ def test_a_worker_comes_and_goes(a_running_session: Session, the_server: Server)
 def test_it_is_scaled_up_and_down(a_running_session: Session, the_server: Server) -> None:
     joined = the_server.get("hpclab/session")["session"]["workers"]["joined"]
     assert the_server.post("hpclab/scale", {"workers": joined + 1}) == {"text": "submitted 1 worker job"}
-    until("it to join", lambda: a_running_session.joined() == joined + 1, 60)
+    until(lambda: a_running_session.joined() == joined + 1, within_s=60, what="it to join")
     assert "handed over its data and left" in the_server.post("hpclab/scale", {"workers": joined})["text"]
     assert the_server.get("hpclab/session")["session"]["workers"]["joined"] == joined
 
@@ -101,7 +102,7 @@ def test_dasks_sidebar_has_the_session_already(a_running_session: Session, the_s
         answer = the_server.ask("GET", "dask/clusters")
         return answer.json() if answer.status_code == 200 else []
 
-    (cluster,) = until("the sidebar's cluster", clusters)
+    (cluster,) = until(clusters, what="the sidebar's cluster")
     assert (cluster["name"], cluster["dashboard_link"]) == (a_running_session.name, "/proxy/hpclab/status")
 
 
@@ -119,9 +120,12 @@ def test_the_dashboards_pages_are_whole_within_jupyterlab(
     a_browser_page.goto(f"{the_dashboard}/{page}", wait_until="load")
     if not page.startswith("info"):
         a_browser_page.wait_for_function(PLOTS)
-        (line,) = until("its web socket", lambda: lines)
+        (line,) = until(lambda: lines, what="its web socket")
         assert urlsplit(line.url).path == f"/proxy/hpclab/{page}/ws"
-        until("its data", lambda: not line.is_closed() and a_browser_page.evaluate("Bokeh.documents[0].roots().length"))
+        until(
+            lambda: not line.is_closed() and a_browser_page.evaluate("Bokeh.documents[0].roots().length"),
+            what="its data",
+        )
     assert [url for url in missing if not url.endswith(DASKS_MISTAKE)] == []
 
 
@@ -148,14 +152,18 @@ def a_session_of_its_own(a_home: Callable[..., Home]) -> Session:
 def test_it_is_stopped_from_the_page_that_ends_with_it(a_session_of_its_own: Session) -> None:
     session = a_session_of_its_own
     server = Server(session)
-    until("the extension", server.is_loaded)
+    until(server.is_loaded, what="the extension")
     added = server.post("hpclab/workers", {"count": 2, "request": "one", "cores": "1"})["jobs"]
     told = server.ask("POST", "hpclab/stop", {})
     assert told.status_code == 202
     assert sorted(told.json()["jobs"], key=int) == [session.main_job, *added]
     home = session.home
-    until("all jobs to end", lambda: not any(job["state"] in ("PENDING", "RUNNING") for job in home.jobs()), 60)
-    until("all processes to end", lambda: not home.processes())
+    until(
+        lambda: not any(job["state"] in ("PENDING", "RUNNING") for job in home.jobs()),
+        within_s=60,
+        what="all jobs to end",
+    )
+    until(lambda: not home.processes(), what="all processes to end")
     assert session.status()["state"] == "ended"
 
 

@@ -15,7 +15,8 @@ import dask
 import pytest
 from distributed import Client
 from distributed.core import Status
-from harness import Home, Session, until
+from harness import Home, Session
+from waiting import until
 
 from hpclab import SessionCluster
 from hpclab.errors import ConfigError, HpclabError, NoSuchSession, NotRunning
@@ -54,7 +55,7 @@ def a_cluster(a_session: Session) -> Iterator[SessionCluster]:
 
 
 def grows_to(number: int, cluster: SessionCluster) -> None:
-    until(f"{number} workers", lambda: len(cluster.observed) == number, 60)
+    until(lambda: len(cluster.observed) == number, within_s=60, what=f"{number} workers")
 
 
 def test_it_finds_the_only_session_and_computes_there(a_session: Session, a_cluster: SessionCluster) -> None:
@@ -119,7 +120,7 @@ def test_one_that_nobody_refers_to_any_more_goes(a_session: Session) -> None:
     assert loops() == before + 1
     del cluster
     gc.collect()
-    until("its thread to end", lambda: loops() == before)
+    until(lambda: loops() == before, what="its thread to end")
 
 
 def test_it_adapts_to_the_load_and_forgets_no_worker(a_cluster: SessionCluster) -> None:
@@ -150,7 +151,7 @@ def test_adapting_ends_and_says_why_when_workers_fail_to_start(
     (session.folder / "add-one-worker.sh").write_text("#!/bin/bash\nexit 1\n")
     with SessionCluster() as cluster:
         adaptive = cluster.adapt(minimum=len(cluster.observed) + 1, interval="200ms")
-        until("it to give up", lambda: adaptive.state == "stopped")
+        until(lambda: adaptive.state == "stopped", what="it to give up")
         assert "it adapts no more: the last 3 worker jobs" in cluster.trouble
         assert cluster.trouble.split("\n")[0] in cluster._repr_html_()
         jobs = len(session.status()["jobs"])
@@ -165,13 +166,16 @@ def test_adapting_outlives_a_batch_system_that_refuses_for_a_while(
     before = len(a_cluster.observed)
     adaptive = a_cluster.adapt(minimum=before + 1, interval="100ms")
     try:
-        until("a refusal", lambda: a_cluster.trouble.startswith("it adapts again in 0.2 s: local did not take the job"))
+        until(
+            lambda: a_cluster.trouble.startswith("it adapts again in 0.2 s: local did not take the job"),
+            what="a refusal",
+        )
         assert adaptive.state == "running"
-        until("it to wait longer", lambda: "in 0.4 s" in a_cluster.trouble)
+        until(lambda: "in 0.4 s" in a_cluster.trouble, what="it to wait longer")
     finally:
         away.rename(script)
     grows_to(before + 1, a_cluster)
-    until("all to be well", lambda: not a_cluster.trouble)
+    until(lambda: not a_cluster.trouble, what="all to be well")
 
 
 @pytest.mark.parametrize("number", [-1, 10**9, "3", 1.5, True, None])
@@ -282,11 +286,11 @@ def test_when_its_scheduler_dies_it_says_so(a_home: Callable[..., Home], as_the_
     as_the_user(session.home)
     cluster = SessionCluster()
     session.listening_at(cluster.scheduler_address).kill()
-    until("it to notice", lambda: cluster.status is Status.closed)
+    until(lambda: cluster.status is Status.closed, what="it to notice")
     assert "its Dask scheduler is gone" in repr(cluster)
     with pytest.raises(NotRunning, match="its Dask scheduler is gone"):
         cluster.get_client()
-    until("the session to end", lambda: session.status()["state"] == "failed")
+    until(lambda: session.status()["state"] == "failed", what="the session to end")
     with pytest.raises(HpclabError, match="is not running"):
         cluster.scale(3)
     cluster.close()

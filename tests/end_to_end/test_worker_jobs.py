@@ -11,7 +11,8 @@ from pathlib import Path
 
 import cloudpickle
 import pytest
-from harness import LOCALQ, Home, Session, until
+from harness import LOCALQ, Home, Session
+from waiting import until
 
 FINAL = ("done", "failed", "cancelled")
 SOON_S = 30
@@ -38,7 +39,7 @@ def a_waiting_session(a_home: Callable[..., Home]) -> Session:
     """One whose main job has taken all slots, and never comes to anything."""
     home = a_home(prologue="sleep 60", local_slots="2")
     start = home.begin("start", "--queue", "local")
-    until("the job to run", lambda: home.session()["state"] == "starting")
+    until(lambda: home.session()["state"] == "starting", what="the job to run")
     start.kill()
     start.communicate()
     return Session(home, home.session())
@@ -58,7 +59,7 @@ def test_twenty_at_once_lose_no_record(a_waiting_session: Session) -> None:
 def test_one_submitted_by_hand_joins_like_all_others(a_running_session: Session) -> None:
     home, script = a_running_session.home, a_running_session.folder / "add-one-worker.sh"
     job_id = home.ok("submit", str(script), program=LOCALQ).strip()
-    until("it to be listed", lambda: job_id in [job["id"] for job in a_running_session.status()["jobs"]])
+    until(lambda: job_id in [job["id"] for job in a_running_session.status()["jobs"]], what="it to be listed")
     a_running_session.wait_joined(job_id)
     assert a_running_session.job(job_id)["role"] == "worker"
     home.ok("remove-worker", job_id, "--session", a_running_session.name)
@@ -69,7 +70,7 @@ def test_one_that_starts_after_the_session_leaves_at_once(a_home: Callable[..., 
     home.run("start", "--queue", "local", "--name", "over")
     job_id = home.ok("submit", str(home.hpclab / "sessions/over/add-one-worker.sh"), program=LOCALQ).strip()
     began = time.monotonic()
-    until("it to leave", lambda: home.jobs()[-1]["state"] not in ("PENDING", "RUNNING"), SOON_S)
+    until(lambda: home.jobs()[-1]["state"] not in ("PENDING", "RUNNING"), within_s=SOON_S, what="it to leave")
     assert time.monotonic() - began < SOON_S
     told = next(job for job in home.json("status", "over")["jobs"] if job["id"] == job_id)
     assert (told["state"], told["joined"]) == ("done", 0)
@@ -114,7 +115,7 @@ def test_restart_brings_every_worker_back(a_running_session: Session, a_worker_j
     with session.client() as client:
         client.submit(os.getpid).result(timeout=30)
         client.restart(timeout=30)
-        until("all to be back", lambda: session.joined() == before)
+        until(lambda: session.joined() == before, what="all to be back")
         assert client.submit(sum, [1, 2, 3]).result(timeout=30) == 6
     assert session.job(a_worker_job)["state"] == "running"
     assert session.job(a_worker_job)["joined"] == 1
@@ -137,7 +138,7 @@ def test_one_that_takes_too_much_memory_is_started_again(a_running_session: Sess
         there = session.workers_of(job_id)
         greedy = client.submit(lambda: hoard(str(tmp_path / "once")), workers=there, allow_other_workers=True)
         assert greedy.result(timeout=60) == "modest"
-    until("another worker", lambda: session.workers_of(job_id) not in (there, []))
+    until(lambda: session.workers_of(job_id) not in (there, []), what="another worker")
     told = session.home.ok("why", job_id, "--session", session.name)
     assert "memory" in told
     assert "started again" in told
@@ -152,6 +153,6 @@ def test_a_worker_of_the_main_job_that_takes_too_much_memory_comes_back(
     with session.client() as client:
         there = session.workers_of(main)
         assert client.submit(lambda: hoard(str(tmp_path / "once"))).result(timeout=60) == "modest"
-        until("another worker", lambda: session.workers_of(main) not in (there, []))
+        until(lambda: session.workers_of(main) not in (there, []), what="another worker")
     assert session.happened("outgrown", main)
     assert session.status()["state"] == "running"

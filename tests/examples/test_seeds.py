@@ -9,7 +9,8 @@ from pathlib import Path
 
 import joblib
 import pytest
-from minihpc.cluster import NODES, Cluster, until
+from minihpc.cluster import NODES, Cluster
+from waiting import until
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 FOLDER = "/home/ada/examples"

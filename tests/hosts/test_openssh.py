@@ -8,7 +8,8 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from minihpc.cluster import Cluster, Node, send, until
+from minihpc.cluster import Cluster, Node, send
+from waiting import until
 
 from hpclab.errors import ConfigError, HostKeyRefused, LoginFailed, Unreachable
 from hpclab.hosts.openssh import OpensshLogin, explain

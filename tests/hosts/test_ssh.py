@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from minihpc.cluster import Cluster, until
+from minihpc.cluster import Cluster
+from waiting import until
 
 pytestmark = pytest.mark.cluster(nodes=("node1",))
 

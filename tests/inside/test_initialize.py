@@ -18,8 +18,9 @@ from pathlib import Path
 import psutil
 import pytest
 from distributed import LocalCluster
-from end_to_end.harness import AnotherUser, need_root, until
+from end_to_end.harness import AnotherUser, need_root
 from mpi import open_mpi
+from waiting import until
 
 from hpclab.credentials import new_credentials
 from hpclab.inside.certificates import in_memory
@@ -98,7 +99,7 @@ def programs(tmp_path) -> Iterator[Programs]:
     programs.scratch.mkdir()
     try:
         yield programs
-        until("the end of all ranks", lambda: not programs.processes(), 20)
+        until(lambda: not programs.processes(), within_s=20, what="the end of all ranks")
     finally:
         for process in programs.processes():
             process.kill()

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import until
 
-from localq.harness import Gate, Queue, until
+from localq.harness import Gate, Queue
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,7 @@ def a_queue(tmp_path: Path) -> Iterator[Queue]:
     if any(queue.folder.glob("jobs/*")):
         queue.run("cancel", *map(str, range(1, 60)))
     try:
-        until("the last process to end", lambda: not queue.processes())
+        until(lambda: not queue.processes(), what="the last process to end")
     finally:
         for process in queue.processes():
             process.kill()

@@ -6,28 +6,17 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
+from waiting import until
 
 REPOSITORY = Path(__file__).parents[2]
 LOCALQ = [sys.executable, "-m", "hpclab.localq"]
 FINAL = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"}
 T = TypeVar("T")
-
-
-def until(what: str, condition: Callable[[], T | None], timeout_s: float = 15) -> T:
-    """The one place that waits: the condition's first true value."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"waited {timeout_s} s for {what}")
 
 
 def alive(pid: int) -> bool:
@@ -53,7 +42,7 @@ def script(body: str, **options: object) -> str:
 
 
 def pid_in(path: Path) -> int:
-    return int(until(f"a pid in {path}", lambda: path.exists() and path.read_text().strip()))
+    return int(until(lambda: path.exists() and path.read_text().strip(), what=f"a pid in {path}"))
 
 
 @dataclass(frozen=True)
@@ -107,13 +96,13 @@ class Queue:
         (self.job_folder(job_id) / "job.json").write_text(json.dumps(self.record(job_id) | fields))
 
     def end_of(self, job_id: str) -> dict[str, Any]:
-        until(f"the end of job {job_id}", lambda: self.record(job_id)["state"] in FINAL)
+        until(lambda: self.record(job_id)["state"] in FINAL, what=f"the end of job {job_id}")
         return self.status(job_id)[job_id]
 
     def shepherd_of(self, job_id: str) -> psutil.Process:
         folder = str(self.job_folder(job_id))
         # the eldest: a child that it has just forked still has its environment until it becomes the script
-        found = until(f"shepherd of {job_id}", lambda: processes_with("HPCLAB_LOCALQ_SHEPHERD", folder))
+        found = until(lambda: processes_with("HPCLAB_LOCALQ_SHEPHERD", folder), what=f"shepherd of {job_id}")
         return min(found, key=lambda process: process.pid)
 
     def processes_of(self, job_id: str) -> list[psutil.Process]:
@@ -140,4 +129,4 @@ class Gate:
             return None
 
     def open(self) -> None:
-        os.close(until(f"a job at {self.path}", self.someone_waits))
+        os.close(until(self.someone_waits, what=f"a job at {self.path}"))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 
 import pytest
+from waiting import until
 
-from localq.harness import alive, pid_in, script, until
+from localq.harness import alive, pid_in, script
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux only")
 
@@ -107,7 +108,7 @@ def test_a_job_submitted_by_a_job_outlives_it(a_queue, a_gate):
     a_queue.submit(script(f"{sys.executable} -m hpclab.localq submit inner.sh", output="outer"))
     assert a_queue.end_of("1")["state"] == "COMPLETED"
     assert (a_queue.work / "outer").read_text() == "2\n"
-    until("job 1 to be all gone", lambda: not a_queue.processes_of("1"))
+    until(lambda: not a_queue.processes_of("1"), what="job 1 to be all gone")
     assert a_queue.status("2")["2"]["state"] == "RUNNING"
     a_gate.open()
     assert a_queue.end_of("2")["state"] == "COMPLETED"

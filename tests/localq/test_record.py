@@ -5,7 +5,9 @@ from __future__ import annotations
 import stat
 import time
 
-from localq.harness import script, until
+from waiting import until
+
+from localq.harness import script
 
 
 def test_an_unreadable_record_does_not_hide_the_others(a_queue, a_gate):
@@ -19,15 +21,15 @@ def test_an_unreadable_record_does_not_hide_the_others(a_queue, a_gate):
     assert [jobs[job_id]["state"] for job_id in "123"] == ["UNKNOWN", "UNKNOWN", "COMPLETED"]
     assert "cannot be read" in jobs["1"]["reason"]
     a_gate.open()  # a shepherd knows its job by heart
-    until("job 2 to be known again", lambda: a_queue.status()["2"]["state"] == "COMPLETED")
+    until(lambda: a_queue.status()["2"]["state"] == "COMPLETED", what="job 2 to be known again")
 
 
 def test_a_job_with_an_unreadable_record_can_be_cancelled(a_queue, a_gate):
     a_queue.submit(script(a_gate.wait))
-    until("the job to run", lambda: a_queue.processes_of("1"))
+    until(lambda: a_queue.processes_of("1"), what="the job to run")
     (a_queue.job_folder("1") / "job.json").write_text("")
     a_queue.cancel("1")
-    until("its end", lambda: a_queue.status()["1"]["state"] == "CANCELLED")
+    until(lambda: a_queue.status()["1"]["state"] == "CANCELLED", what="its end")
 
 
 def test_jobs_are_forgotten_after_a_week_and_their_ids_never_used_again(a_queue):

@@ -8,8 +8,9 @@ import sys
 import time
 
 import pytest
+from waiting import until
 
-from localq.harness import REPOSITORY, alive, pid_in, script, until
+from localq.harness import REPOSITORY, alive, pid_in, script
 
 
 def test_a_killed_shepherd_is_noticed_and_its_job_ended(a_queue, a_gate):
@@ -18,7 +19,7 @@ def test_a_killed_shepherd_is_noticed_and_its_job_ended(a_queue, a_gate):
     a_queue.submit(script(a_gate.wait, slots=1))
     pid = pid_in(a_queue.work / "pid")
     a_queue.shepherd_of("1").kill()
-    until("the notice", lambda: a_queue.status()["1"]["state"] == "FAILED")
+    until(lambda: a_queue.status()["1"]["state"] == "FAILED", what="the notice")
     assert a_queue.status("1")["1"]["reason"] == "its supervisor was killed"
     assert not alive(pid)
     a_gate.open()  # and the next one has started
@@ -27,7 +28,7 @@ def test_a_killed_shepherd_is_noticed_and_its_job_ended(a_queue, a_gate):
 
 def test_a_shepherd_told_to_end_ends_its_job(a_queue, a_gate):
     a_queue.submit(script(a_gate.wait))
-    until("the job to run", lambda: a_queue.processes_of("1"))
+    until(lambda: a_queue.processes_of("1"), what="the job to run")
     a_queue.shepherd_of("1").terminate()
     job = a_queue.end_of("1")
     assert (job["state"], job["reason"]) == ("FAILED", "its supervisor was told to end")
@@ -65,7 +66,7 @@ def test_a_shepherd_is_of_the_installation_that_starts_it(a_queue, a_gate):
     a_queue.submit(script("true", slots=1))
     assert a_queue.shepherd_of("1").cmdline()[0] == sys.executable
     a_gate.open()
-    until("job 2, which the other shepherd starts", lambda: a_queue.record("2")["state"] == "COMPLETED")
+    until(lambda: a_queue.record("2")["state"] == "COMPLETED", what="job 2, which the other shepherd starts")
     for job_id in "12":
         assert (a_queue.job_folder(job_id) / "shepherd.log").read_text() == "the copy\n"
 
@@ -80,7 +81,7 @@ def test_when_the_state_folder_is_removed_a_job_runs_on_and_nothing_is_left(a_qu
         a_gate.open()
     elif how == "told to end":
         a_queue.shepherd_of("1").terminate()
-    until("the last process to end", lambda: not a_queue.processes(), timeout_s=10)
+    until(lambda: not a_queue.processes(), within_s=10, what="the last process to end")
     assert (a_queue.work / "out").read_text() == end
     assert not a_queue.folder.exists()
 
@@ -94,5 +95,5 @@ def test_in_a_state_folder_made_anew_a_shepherd_writes_nothing(a_queue, a_gate):
     os.mkfifo(folder / "bell")
     (folder / "job.json").write_text("another job's")
     a_gate.open()
-    until("the shepherd to leave", lambda: not a_queue.processes(), timeout_s=10)
+    until(lambda: not a_queue.processes(), within_s=10, what="the shepherd to leave")
     assert (folder / "job.json").read_text() == "another job's"

@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from waiting import until
 
-from localq.harness import FINAL, LOCALQ, script, until
+from localq.harness import FINAL, LOCALQ, script
 
 
 def test_the_script_is_taken_as_it_was_at_submission(a_queue, a_gate):
@@ -68,7 +69,7 @@ def test_fifty_jobs_submitted_at_once_all_run(a_queue):
     assert [submit.wait() for submit in submits] == 50 * [0]
     assert sorted(map(int, answers)) == list(range(1, 51))
     for job_id in range(1, 51):
-        until(f"job {job_id}", lambda job_id=job_id: a_queue.record(str(job_id))["state"] in FINAL)
+        until(lambda job_id=job_id: a_queue.record(str(job_id))["state"] in FINAL, what=f"job {job_id}")
     assert {job["state"] for job in a_queue.status().values()} == {"COMPLETED"}
     assert (a_queue.work / "ran").read_text() == 50 * "x\n"
 

@@ -9,8 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 
 import psutil
 import pytest
+from waiting import until
 
 HERE = Path(__file__).parent
 PACKAGE = HERE.parents[1] / "hpclab"
@@ -25,19 +25,6 @@ NODES = ("node1", "node2", "node3")
 T = TypeVar("T")
 Command = str | Sequence[str]
 """An argv, or a text for bash."""
-
-
-def until(condition: Callable[[], T | None], *, within_s: float = 30, what: str) -> T:
-    """The one place that waits: the condition's first true value. A look that takes long is followed by as long a rest,
-    for it may be a whole command, and others work here, too.
-    """
-    deadline = time.monotonic() + within_s
-    while True:
-        began = time.monotonic()
-        if value := condition():
-            return value
-        assert time.monotonic() < deadline, f"waited {within_s} s for {what}; there is {value!r}"
-        time.sleep(max(0.05, time.monotonic() - began))
 
 
 @dataclass(frozen=True)

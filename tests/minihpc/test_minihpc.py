@@ -9,9 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from waiting import until
 
 import hpclab
-from minihpc.cluster import Cluster, folders, little_cluster, send, until
+from minihpc.cluster import Cluster, folders, little_cluster, send
 
 pytestmark = pytest.mark.cluster(second_network=("node1", "node2"), slurm_conf="EnforcePartLimits=ALL")
 REACH = ["timeout", "1", "bash", "-c", '</dev/tcp/"$1"/"$2"', "reach"]

@@ -9,28 +9,18 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
 from distributed import Client
+from waiting import until
 
 MARK = "HPCLAB_TEST_CLUSTER"
 """In the environment of all ranks."""
 T = TypeVar("T")
-
-
-def until(what: str, condition: Callable[[], T | None], timeout_s: float = 30) -> T:
-    """The one place that waits: the condition's first true value."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        if value := condition():
-            return value
-        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
-        time.sleep(0.02)
 
 
 @contextlib.contextmanager
@@ -84,7 +74,7 @@ class Cluster:
     @contextlib.contextmanager
     def client(self, **options: Any) -> Iterator[Client]:
         with Client(self.scheduler, set_as_default=False, timeout=20, **options) as client:
-            until("all workers", lambda: len(client.nthreads()) == len(self.pids))
+            until(lambda: len(client.nthreads()) == len(self.pids), what="all workers")
             yield client
 
     def kill(self, address: str) -> None:
@@ -102,7 +92,7 @@ class Cluster:
 
     def wait_no_ranks(self, within_s: float = 10) -> None:
         with contextlib.suppress(AssertionError):
-            until("the last rank to end", lambda: not self.ranks(), within_s)
+            until(lambda: not self.ranks(), within_s=within_s, what="the last rank to end")
         assert [told(process) for process in self.ranks()] == []
 
     def end(self) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from hpclab import mpi
 from hpclab.errors import RankFailed, WorldFailed
 from mpi import ranks
-from mpi.cluster import a_cluster_of, until
+from mpi.cluster import a_cluster_of
 from mpi.open_mpi import ENVIRON, OPEN_MPI
 from mpi.test_program import Make, Workers, fails, some_data
 
@@ -32,7 +33,7 @@ def nothing_left(three_workers: Workers) -> Iterator[None]:
     cluster, _ = three_workers
     yield
     cluster.wait_no_ranks()
-    until("its temporary folders to go", lambda: not list(cluster.temporary.iterdir()), 10)
+    until(lambda: not list(cluster.temporary.iterdir()), within_s=10, what="its temporary folders to go")
 
 
 @pytest.fixture

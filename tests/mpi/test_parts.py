@@ -16,11 +16,12 @@ import pytest
 from distributed import Client, Future, LocalCluster, futures_of, wait
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import until
 
 from hpclab.errors import ConfigError, DataLost
 from hpclab.mpi import Parts, local_parts
 from hpclab.mpi.parts import Collection, assigned, share
-from mpi.cluster import Cluster, until
+from mpi.cluster import Cluster
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +269,7 @@ def test_chunks_that_vanish_after_a_look_are_computed_again(a_cluster):
     assert len(before) == 2
     gone, left = before
     cluster.kill(gone)
-    until("Dask to notice", lambda: list(client.nthreads()) == [left])
+    until(lambda: list(client.nthreads()) == [left], what="Dask to notice")
     after = assigned(client, collection)
     assert list(after) == [left]
     assert [chunk.tolist() for chunk in values(client, after).values()] == [[*range(k, k + 4)] for k in range(0, 40, 4)]
@@ -280,7 +281,7 @@ def test_data_that_nobody_can_compute_again(a_cluster: Callable[..., tuple[Clust
     futures = [client.scatter(1, workers=[gone]), client.scatter(2, workers=[left])]
     assert set(local_parts(client, futures)) == {gone, left}
     cluster.kill(gone)
-    until("Dask to notice", lambda: list(client.nthreads()) == [left])
+    until(lambda: list(client.nthreads()) == [left], what="Dask to notice")
     with pytest.raises(DataLost) as told:
         local_parts(client, futures)
     assert repr(futures[0].key) in str(told.value)

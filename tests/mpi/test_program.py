@@ -23,11 +23,12 @@ import psutil
 import pytest
 from dask.highlevelgraph import HighLevelGraph
 from distributed import Client, Future, get_client, get_worker
+from waiting import until
 
 from hpclab import mpi
 from hpclab.errors import ConfigError, DataLost, HpclabError, RankFailed, WorkerLost, WorldFailed
 from mpi import ranks
-from mpi.cluster import Cluster, descriptors_of, until
+from mpi.cluster import Cluster, descriptors_of
 
 SOON_S = 30
 Workers = tuple[Cluster, Client]
@@ -361,7 +362,7 @@ def test_a_worker_killed_in_the_middle(a_cluster: Make, tmp_path: Path) -> None:
 
     running = threading.Thread(target=run)
     running.start()
-    until("both to be there", lambda: len(list(tmp_path.glob("[0-9]*"))) == 2)
+    until(lambda: len(list(tmp_path.glob("[0-9]*"))) == 2, what="both to be there")
     gone = next(iter(cluster.pids))
     cluster.kill(gone)
     running.join(SOON_S)
@@ -388,7 +389,7 @@ def test_retries_run_on_the_workers_that_are_left(
     told = mpi.run(kills_its_worker_once, x, str(tmp_path), retries=1, client=client)
     assert told == [(2, 60.0)] * 2
     assert "trying again" in capsys.readouterr().err
-    until("Dask to notice", lambda: len(client.nthreads()) == 2)
+    until(lambda: len(client.nthreads()) == 2, what="Dask to notice")
     for address in set(cluster.pids) - set(client.nthreads()):
         del cluster.pids[address]
 
@@ -399,7 +400,7 @@ def test_results_whose_worker_is_lost_say_so(a_cluster: Make) -> None:
     y = mpi.run(ranks.doubled, some_data(client), collect=False, client=client)
     ((gone,),) = client.who_has([y[1]]).values()
     cluster.kill(gone)
-    until("Dask to notice", lambda: gone not in client.nthreads())
+    until(lambda: gone not in client.nthreads(), what="Dask to notice")
     with pytest.raises(WorkerLost, match="rank 1 is gone, and its result with it"):
         y[1].result(SOON_S)
     assert y[0].result(SOON_S)
@@ -487,7 +488,7 @@ def test_a_caller_who_ends_takes_the_ranks_along(two_workers: Workers, tmp_path:
     path = [str(Path(__file__).parent.parent)]
     program = CALLER.format(path=path, scheduler=cluster.scheduler, folder=str(tmp_path / "ranks"))
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as caller:
-        until("both to be there", lambda: len(list((tmp_path / "ranks").glob("[0-9]*"))) == 2)
+        until(lambda: len(list((tmp_path / "ranks").glob("[0-9]*"))) == 2, what="both to be there")
         assert len(cluster.ranks()) >= 2
         caller.send_signal(number)
         _, err = caller.communicate(timeout=SOON_S)
@@ -527,7 +528,7 @@ def test_ten_runs_leave_everything_as_it_was(a_cluster: Make, tmp_path: Path) ->
     for fails in ["", "raise", "", "kill", ""] * 2:
         run(fails)
     # Dask gives threads up when their time comes
-    until("all to be as before", lambda: all(n <= before[what] for what, n in belongings(cluster).items()))
+    until(lambda: all(n <= before[what] for what, n in belongings(cluster).items()), what="all to be as before")
     segments = {path for told in tmp_path.iterdir() for path in told.read_text().split()}
     assert len(list(tmp_path.iterdir())) == 24
     assert segments, "MPI has used shared memory"
@@ -589,4 +590,4 @@ def test_the_scheduler_keeps_nothing_of_what_ranks_have_printed(a_cluster: Make)
     mpi.run(ranks.speaks, some_data(client), client=client)
     assert kept() == 0
     fails(client, ranks.fails_with, ValueError("no"))
-    until("an empty topic", lambda: kept() == 0)
+    until(lambda: kept() == 0, what="an empty topic")
