@@ -16,7 +16,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole sessions first, each folder in random order: where files run two at a time, the short tests fill the end."""
+    """Whole sessions first, in random order: where files run two at a time, the short tests fill the end."""
     items.sort(key=lambda item: {"end_to_end", "examples"}.isdisjoint(item.path.parts))
 
 

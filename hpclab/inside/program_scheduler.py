@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from hpclab.connection import parse_token
 from hpclab.folder import SessionFolder
 from hpclab.inside.environ import worker_environment
 from hpclab.inside.guard import Door, Guard
+from hpclab.inside.patience import Patience
 from hpclab.inside.plan import LOOPBACK
 from hpclab.inside.program_plan import ProgramPlan
 from hpclab.inside.program_script import go_beside
@@ -49,6 +51,8 @@ async def _run(plan: ProgramPlan) -> None:
         scheduler.add_plugin(Roster(folder, scheduler), name="hpclab-roster")
         announce(folder.addresses, json.dumps({"addresses": addresses(scheduler), "versions": versions_here()}))
         line = asyncio.create_task(hold_the_line(scheduler))
+        # from now on it ends by that line
+        signal.signal(signal.SIGTERM, Patience())
         await scheduler.finished()
         line.cancel()
 

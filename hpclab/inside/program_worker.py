@@ -29,7 +29,7 @@ def main() -> int:
         *["worker_job", plan.folder.path, "--workers", str(count), "--first-index", str(index)],
         *["--nthreads", str(plan.nthreads), "--memory", str(plan.memory_bytes), "--gpus", str(plan.gpus)],
         # at the job's end there is nobody to hand data over to
-        *["--death-timeout", str(plan.death_timeout_s), "--drain", "1"],
+        *["--death-timeout", str(plan.death_timeout_s), "--drain", "1", "--patient"],
     ]
     return worker_job.main()
 

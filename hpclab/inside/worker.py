@@ -56,6 +56,8 @@ class WorkerPlan:
     host: str
     """Our own address on the network that leads to the scheduler."""
     gpus: int = 0
+    is_patient: bool = False
+    """SIGTERM is for somebody else to hear, and the scheduler tells when it is over."""
 
 
 class Worker(distributed.Worker):  # type: ignore[misc]
@@ -117,7 +119,7 @@ async def _run(plan: WorkerPlan, index: int) -> int:
 
 
 async def _drain_in_time(worker: Worker, plan: WorkerPlan) -> None:
-    """Drain when the job's end is near, or when asked to: SIGHUP with all the time left, SIGTERM at once."""
+    """Drain when the job's end is near, or when asked to: SIGHUP with all the time left, SIGTERM at once or never."""
     asked: asyncio.Event = asyncio.Event()
     deadline = [plan.end_time - min(QUICK_DRAIN_S, plan.drain_s / 2)]
 
@@ -127,7 +129,8 @@ async def _drain_in_time(worker: Worker, plan: WorkerPlan) -> None:
 
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, asked.set)
-    loop.add_signal_handler(signal.SIGTERM, told_to_end)
+    if not plan.is_patient:
+        loop.add_signal_handler(signal.SIGTERM, told_to_end)
     try:
         async with asyncio.timeout(max(0.0, plan.end_time - plan.drain_s - time.time())):
             await asked.wait()

@@ -48,6 +48,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--drain", type=float, required=True, help="seconds before the job's end")
     parser.add_argument("--any-versions", action="store_true", help="also other than the scheduler's")
     parser.add_argument("--gpus", type=int, default=0, help="per worker")
+    parser.add_argument("--patient", action="store_true", help="whose scheduler tells it when to end, not SIGTERM")
     return parser.parse_args()
 
 
@@ -86,6 +87,7 @@ def _run(given: argparse.Namespace, folder: SessionFolder, job_id: str) -> int:
         drain_s=given.drain,
         host=way.host,
         gpus=given.gpus,
+        is_patient=given.patient,
     )
     return Workers(plan, given.workers, given.first_index).run()
 

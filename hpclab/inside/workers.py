@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpclab.connection import worker_name
+from hpclab.inside.patience import Patience
 from hpclab.inside.report import report
 from hpclab.inside.worker import RESTART, TERMINATE_FRACTION, WorkerPlan, run_worker, used_memory_bytes
 from hpclab.job import JobExit
@@ -40,8 +41,9 @@ class Workers:
     def run(self) -> int:
         """Until the last worker has left; the job's exit status."""
         # USR2 is how Grid Engine and LSF begin to end a job, USR1 how the former announces that it will suspend it
+        told = Patience(self.kill) if self.plan.is_patient else self.told
         for number in (signal.SIGTERM, signal.SIGUSR2):
-            signal.signal(number, lambda *_: self.drain("the job was told to end", signal.SIGTERM))
+            signal.signal(number, told)
         signal.signal(signal.SIGUSR1, lambda *_: None)
         for index in range(self.first_index, self.first_index + self.count):
             self.fork(index)
@@ -53,6 +55,9 @@ class Workers:
             if self.children:
                 time.sleep(POLL_S)
         return self.exit_status
+
+    def told(self, *_: object) -> None:
+        self.drain("the job was told to end", signal.SIGTERM)
 
     def report(self, what: str, **details: Any) -> None:
         report(self.plan.folder, self.plan.job_id, what, **details)
@@ -68,7 +73,7 @@ class Workers:
         # from here on we are the worker; whatever happens, its parent's code must not run on in it
         status: int = JobExit.WORKER_FAILED
         try:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, Patience() if self.plan.is_patient else signal.SIG_DFL)
             # sent to all of the job's processes, it comes from our parent, too, as TERM
             signal.signal(signal.SIGUSR2, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, TO_END)
@@ -115,6 +120,10 @@ class Workers:
                 limit_bytes = self.plan.memory_bytes
                 self.report("outgrown", worker=name, used=format_memory(used_bytes), limit=format_memory(limit_bytes))
                 os.kill(pid, signal.SIGKILL)
+
+    def kill(self) -> None:
+        for pid in self.children:
+            os.kill(pid, signal.SIGKILL)
 
     def drain(self, reason: str, how: signal.Signals) -> None:
         self.draining = True
