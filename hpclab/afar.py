@@ -130,12 +130,14 @@ class Afar:
             self.bookmarks.forget([b for b in self.bookmarks.all() if b.destination == self.place.destination])
         return exit_status
 
-    def _once(self, argv: Sequence[str], origin: str, *, stdout: Sink | None = None) -> int:
+    def _once(
+        self, argv: Sequence[str], origin: str, *, stdout: Sink | None = None, env: Mapping[str, str] | None = None
+    ) -> int:
         """Carried out once; if its answer is lost on the way, they are asked over there what became of it."""
         deadline = math.inf
         while True:
             try:
-                return self._run(argv, origin, stdout=stdout)
+                return self._run(argv, origin, stdout=stdout, env=env)
             except ConnectionLost as error:
                 why = str(error).splitlines()[0]
                 if time.monotonic() > deadline:
@@ -148,9 +150,12 @@ class Afar:
                     self._say(f"{why}; asking what became of it, as soon as it is back")
             self._connect_again()
 
-    def _run(self, argv: Sequence[str], origin: str = "", *, stdout: Sink | None = None) -> int:
+    def _run(
+        self, argv: Sequence[str], origin: str = "", *, stdout: Sink | None = None, env: Mapping[str, str] | None = None
+    ) -> int:
         return self.remote.run(
             argv,
+            env=env,
             session=self.place.name,
             origin=origin,
             is_terminal=sys.stdout.isatty(),
@@ -174,7 +179,7 @@ class Afar:
             ) from error
         return found
 
-    def doctor(self, argv: Sequence[str], *, as_json: bool) -> int:
+    def doctor(self, argv: Sequence[str], env: Mapping[str, str], *, as_json: bool) -> int:
         """How this machine gets there, and then what hpclab there says of itself."""
         if not as_json:
             self._say(f"{self.place.destination} is reached by {self.means.name}: {'; '.join(self.means.reasons)}")
@@ -183,12 +188,14 @@ class Afar:
             if not as_json:
                 via = f" at {self._login.address}" if self._login.address else ""
                 self._say(f"connected{via} within {time.monotonic() - begin:.1f} s")
-            return self._run(argv)
+            return self._run(argv, env=env)
 
     # a run of a script
 
-    def run_script(self, argv: Sequence[str], *, name: str, detach: bool) -> int:
-        """`hpclab run`, said over there; its exit status. Submitted once, then followed over as many connections."""
+    def run_script(self, argv: Sequence[str], env: Mapping[str, str], *, name: str, detach: bool) -> int:
+        """`hpclab run`, said over there with our settings; its exit status. Submitted once, then followed over as many
+        connections.
+        """
         chosen = [] if name else ["--name", f"{new_name(set())}-{secrets.token_hex(2)}"]
         # ours where none was given, so that we can ask for it; which are taken over there we do not know
         name = name or chosen[1]
@@ -197,7 +204,7 @@ class Afar:
             bookmark = replace(self.place, name=check_name(name), address=self._login.address)
             self.bookmarks.keep(bookmark)
             # how it is followed need not be told to somebody who follows it
-            exit_status = self._once(submit, _origin(), stdout=None if detach else io.BytesIO())
+            exit_status = self._once(submit, _origin(), stdout=None if detach else io.BytesIO(), env=env)
             goes_on = exit_status == 0 and detach
             if exit_status == 0 and not detach:
                 exit_status = self._followed(["attach", "--unless-in-vain", name])

@@ -21,9 +21,9 @@ from hpclab import options
 from hpclab.__about__ import __version__
 from hpclab.batch import parse_queue
 from hpclab.bookmarks import Bookmarks
-from hpclab.config import Setting, Settings, Source, config_files, defaults, load
+from hpclab.config import Setting, Settings, Source, as_variables, config_files, defaults, load
 from hpclab.current import current_session
-from hpclab.elsewhere import NOT_FOR_THE_CLUSTER, OfScript, OfSession, Repeatable, afar, place_of_session, settings_for
+from hpclab.elsewhere import OfScript, OfSession, Repeatable, afar, for_the_cluster, place_of_session, settings_for
 from hpclab.errors import (
     INTERRUPTED,
     CommandError,
@@ -183,7 +183,7 @@ def start(
 
         parse_queue(settings.queue)  # before anybody has to log in
         wishes = Wishes(as_json=as_json, browser=not no_browser, tunnel=not no_tunnel, bell=bell)
-        told = {s.key: s.value for s in chosen if s.source > Source.SITE and s.key not in NOT_FOR_THE_CLUSTER}
+        told = {s.key: s.value for s in for_the_cluster(chosen)}
         afar(place_of(settings, "", []), holds=not no_tunnel).start(told, name=name, fit=fit or "", wishes=wishes)
         return
     if fit:
@@ -268,10 +268,10 @@ def run_script(name: str, detach: bool, script: str, arguments: tuple[str, ...],
                     and script run beside them. A plain Client() is connected;
                     $HPCLAB_SCHEDULER_FILE is for Client(scheduler_file=...).
     """
-    settings = _settings(**given)
+    settings, chosen = _load(given)
     if settings.host:
-        argv = click.get_current_context().meta["argv"]
-        sys.exit(afar(place_of(settings, "", [])).run_script(argv, name=name, detach=detach))
+        argv, env = click.get_current_context().meta["argv"], as_variables(for_the_cluster(chosen))
+        sys.exit(afar(place_of(settings, "", [])).run_script(argv, env, name=name, detach=detach))
     program = checked_program(_host(), script, arguments, folder=_here())
     with held_back() as let_through:
         session = Session.start(_host(), settings, name=name, notebook_dir=_here(), program=program)
@@ -673,8 +673,8 @@ def doctor(probe: bool, as_json: bool, **given: Any) -> None:
 
     settings, chosen = _load(given)
     if settings.host:
-        argv = click.get_current_context().meta["argv"]
-        sys.exit(afar(place_of(settings, "", [])).doctor(argv, as_json=as_json))
+        argv, env = click.get_current_context().meta["argv"], as_variables(for_the_cluster(chosen))
+        sys.exit(afar(place_of(settings, "", [])).doctor(argv, env, as_json=as_json))
     decided = {setting.key: setting for setting in chosen if setting.source is not Source.DEFAULT}
     with console(stderr=True).status("looking at this machine"):
         examined = examine(_host(), settings, decided)

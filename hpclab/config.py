@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -202,6 +202,14 @@ def _from_env(env: Mapping[str, str], defaults: Mapping[str, Any]) -> list[Setti
             value: Any = env[variable].splitlines() if isinstance(default, list) else env[variable]
             settings.append(Setting(key=key, value=value, source=Source.ENVIRONMENT, where="$" + variable))
     return settings
+
+
+def as_variables(chosen: Iterable[Setting]) -> dict[str, str]:
+    """The environment that says the same."""
+    return {
+        f"HPCLAB_{s.key.upper()}": "\n".join(s.value) if isinstance(s.value, (list, tuple)) else str(s.value)
+        for s in chosen
+    }
 
 
 def _line_of(key: str, text: str, under: str) -> int:

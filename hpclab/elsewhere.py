@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hpclab.bookmarks import Bookmark, Bookmarks
-from hpclab.config import Settings, config_files, defaults, load
+from hpclab.config import Setting, Settings, Source, config_files, defaults, load
 from hpclab.door import door_path, is_open
 from hpclab.errors import ConfigError
 from hpclab.hosts.local import LocalHost
@@ -29,7 +30,7 @@ class Repeatable(click.Command):
     """A command that can be said elsewhere, as it was said here: its own words are in `ctx.meta["argv"]`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta["argv"] = without_host([self.name or "", *args])
+        ctx.meta["argv"] = without_ours([self.name or "", *args])
         return super().parse_args(ctx, args)
 
 
@@ -41,7 +42,7 @@ class OfScript(Repeatable):
         rest = super().parse_args(ctx, args)
         if script := ctx.params.get("script"):
             own = [script, *ctx.params["arguments"]]
-            ctx.meta["argv"] = [*without_host([self.name or "", *given[: -len(own)]]), *own]
+            ctx.meta["argv"] = [*without_ours([self.name or "", *given[: -len(own)]]), *own]
         return rest
 
 
@@ -55,16 +56,21 @@ class OfSession(Repeatable):
         sys.exit(afar(place).run(ctx.meta["argv"]))
 
 
-def without_host(argv: list[str]) -> list[str]:
-    """A command line without its --host."""
+def for_the_cluster(chosen: Iterable[Setting]) -> list[Setting]:
+    """What the user has chosen here and counts there, too."""
+    return [s for s in chosen if s.source > Source.SITE and s.key not in NOT_FOR_THE_CLUSTER]
+
+
+def without_ours(argv: list[str]) -> list[str]:
+    """A command line without what means something here alone: --host and --profile."""
     kept: list[str] = []
     words = iter(argv)
     for word in words:
         if word == "--":
             return [*kept, word, *words]
-        if word == "--host":
+        if word in ("--host", "--profile"):
             next(words, None)
-        elif not word.startswith("--host="):
+        elif not word.startswith(("--host=", "--profile=")):
             kept.append(word)
     return kept
 

@@ -90,6 +90,7 @@ class Remote:
         *,
         stdout: Sink,
         stderr: Sink,
+        env: Mapping[str, str] | None = None,
         session: str = "",
         origin: str = "",
         is_terminal: bool = False,
@@ -99,14 +100,14 @@ class Remote:
         Its exit status. One with an `origin` is carried out once, also when it is said again because of a lost
         connection.
         """
-        env = {"COLUMNS": str(shutil.get_terminal_size().columns)}
+        told = {**(env or {}), "COLUMNS": str(shutil.get_terminal_size().columns)}
         if is_terminal:
-            env |= {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
-            env |= {"NO_COLOR": os.environ["NO_COLOR"]} if "NO_COLOR" in os.environ else {}
+            told |= {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
+            told |= {"NO_COLOR": os.environ["NO_COLOR"]} if "NO_COLOR" in os.environ else {}
         if session:
-            env["HPCLAB_SESSION"] = session
+            told["HPCLAB_SESSION"] = session
         once = {"origin": origin} if origin else {}
-        answers = self._ask("run", argv=list(argv), env=env, **once)
+        answers = self._ask("run", argv=list(argv), env=told, **once)
         return answers.pour(stdout, stderr)
 
     def _ask(self, ask: str, **request: Any) -> Answers:

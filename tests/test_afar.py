@@ -288,7 +288,7 @@ def run_script(tmp_path: Path, one: Here, *options: str, text: str = COUNTS, nam
     script = tmp_path / "there/model.py"
     script.write_text(text)
     argv = ["run", "--launch", "file", "--ntasks", "1", "--python", sys.executable, *options, str(script)]
-    return one.afar.run_script(argv, name=name, detach="--detach" in options)
+    return one.afar.run_script(argv, {}, name=name, detach="--detach" in options)
 
 
 def test_a_run_is_followed_over_connections_that_are_lost(login, tmp_path, capsys):

@@ -22,7 +22,7 @@ from test_view import GOLDEN
 
 from hpclab import cli
 from hpclab.bookmarks import Bookmark, Bookmarks
-from hpclab.elsewhere import without_host
+from hpclab.elsewhere import without_ours
 from hpclab.errors import CommandError, HpclabError
 from hpclab.hosts import Result
 from hpclab.hosts.local import LocalHost
@@ -625,10 +625,11 @@ def logins(home, tmp_path_factory, monkeypatch):
         (["logs", "-n", "3", "--host", "x", "-f"], ["logs", "-n", "3", "-f"]),
         (["status", "--", "--host", "x"], ["status", "--", "--host", "x"]),
         (["status", "--hostile"], ["status", "--hostile"]),
+        (["run", "--profile", "there", "-n", "3", "--profile=x", "x.py"], ["run", "-n", "3", "x.py"]),
     ],
 )
-def test_a_command_is_said_there_without_its_host(argv, kept):
-    assert without_host(argv) == kept
+def test_a_command_is_said_there_without_what_is_for_us(argv, kept):
+    assert without_ours(argv) == kept
 
 
 ABOUT_SESSIONS = [
@@ -674,6 +675,19 @@ def test_what_is_said_there_is_shown_here(hpclab, logins):
     assert hpclab("status", "--nonsense", "--host", "ada@login").exit_code == 2
 
 
+def test_our_settings_count_for_a_run_there(hpclab, logins, monkeypatch, home):
+    """As for `start`: those of our file and of its profile, which the login node need not have."""
+    config = home / "config/hpclab/config.toml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text('walltime = "17m"\n[profile.there]\nhost = "ada@login"\nexport = ["A=1", "B=2"]\n')
+    hpclab("list", "--host", "ada@login")
+    model = Path(logins["ada@login"].env["HOME"]) / "model.py"
+    model.write_text("import os\nprint(os.environ['A'], os.environ['B'])\n")
+    answer = hpclab(*RUNS, "--profile", "there", "--name", "calm-otter", str(model))
+    assert (answer.exit_code, answer.stdout) == (0, "1 2\n"), answer.stderr
+    assert hpclab("status", "calm-otter", "--host", "ada@login", "--json").json["jobs"][0]["walltime_s"] == 17 * 60
+
+
 @pytest.mark.parametrize(
     ("argv", "kept"),
     [
@@ -684,7 +698,7 @@ def test_what_is_said_there_is_shown_here(hpclab, logins):
 )
 def test_what_stands_behind_a_script_is_its_own(hpclab, logins, monkeypatch, argv, kept):
     said = []
-    monkeypatch.setattr("hpclab.afar.Afar.run_script", lambda self, argv, **_: said.append(argv) or 0)
+    monkeypatch.setattr("hpclab.afar.Afar.run_script", lambda self, argv, env, **_: said.append(argv) or 0)
     assert hpclab("run", *argv).exit_code == 0
     assert said == [["run", *kept]]
 
