@@ -319,7 +319,7 @@ def _followed_to_its_end(session: Session, *, although_hopeless: bool = False) -
 def add_worker(name: str | None, count: int, anyway: bool, as_json: bool, **given: Any) -> None:
     """Submit a small job whose worker joins the session.
 
-    What is not given is as `hpclab start` had it. Many at once are one array job where the batch system has arrays.
+    What is not given is as `hpclab start` had it, and the walltime as `worker_walltime` says. Many at once are one array job where the batch system has arrays.
     """
     session = current_session(name, to_grow=True)
     asked = _settings(**given)
@@ -357,8 +357,8 @@ def remove_worker(name: str | None, job_id: str) -> None:
 def scale(name: str | None, workers: int) -> None:
     """Grow or shrink to a number of workers in all.
 
-    Those of the main job count, and stay. To shrink, queued jobs are cancelled first; then idle workers hand over their
-    data and leave.
+    Those of the main job count, and stay. To shrink, queued jobs are cancelled first; then workers hand over their data
+    and leave, idle ones before others.
     """
     session = current_session(name, to_grow=True)
     with _half_done(f"hpclab scale {workers} --session {session.name}"):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 
 from hpclab import errors
 from hpclab.errors import CommandError, HpclabError
 from hpclab.hosts import Result
+from hpclab.job import JobExit
 
 CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, HpclabError)]
 
@@ -27,6 +29,16 @@ def drawn() -> dict[str, tuple[int, str]]:
 def test_the_tree_in_the_docstring_is_the_tree_of_classes():
     real = {cls.__name__: (cls.exit_code, cls.__base__.__name__) for cls in CLASSES}
     assert drawn() == real
+
+
+def test_the_page_of_exit_statuses_has_them_all():
+    text = Path(__file__).parents[1].joinpath("docs/exit-statuses.md").read_text()
+    tables = [[int(number) for number in re.findall(r"^\| (\d+) \|", part, re.MULTILINE)] for part in text.split("## ")]
+    assert tables == [
+        [],
+        [0, *sorted(cls.exit_code for cls in CLASSES), errors.INTERRUPTED],
+        sorted(JobExit),
+    ]
 
 
 def test_exit_codes_are_unique():
