@@ -319,8 +319,8 @@ def _followed_to_its_end(session: Session, *, although_hopeless: bool = False) -
 def add_worker(name: str | None, count: int, anyway: bool, as_json: bool, **given: Any) -> None:
     """Submit a small job whose worker joins the session.
 
-    What is not given is as `hpclab start` had it, and the walltime as `worker_walltime` says. Many at once are one array
-    job where the batch system has arrays.
+    What is not given is as `hpclab start` had it, and the walltime as `worker_walltime` says. Many at once are one
+    array job where the batch system has arrays.
     """
     session = current_session(name, to_grow=True)
     asked = _settings(**given)
