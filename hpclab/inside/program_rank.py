@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpclab.inside import failure
-from hpclab.inside.patience import Patience
+from hpclab.inside.patience import Patience, say_it_once
 from hpclab.inside.program_plan import SCRIPT_RANK, ProgramPlan, rank_variables, wants_end
 from hpclab.inside.program_script import run_script
 from hpclab.inside.report import announce, note, report
@@ -105,6 +105,7 @@ def _run_first(plan: ProgramPlan, world: Comm, told: End) -> None:
     late.daemon = True
     late.start()
     is_in_vain = False
+    say_it_once()
     try:
         run_script(plan.program)
         told.exit_status = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from hpclab.localq.dispatch import cancel, status, submit
@@ -25,6 +26,8 @@ def main(argv: list[str]) -> int:
             case ["status", *ids] if not any(word.startswith("-") for word in ids):
                 answer = status(state_folder(), ids)
             case ["cancel", _, *_] if not any(word.startswith("-") for word in argv):
+                # who cancels the job that we are part of shall hear that it is done
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 cancel(state_folder(), argv[1:])
                 answer = ""
             case ["shepherd", job_id] if job_id.isdecimal():

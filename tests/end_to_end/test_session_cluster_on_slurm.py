@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from subprocess import PIPE
+from urllib.parse import urlsplit
 
 import pytest
 from minihpc.cluster import NODES, Cluster
@@ -81,11 +82,13 @@ def test_adapting_waits_with_its_jobs_in_the_queue_and_asks_for_none_twice(site:
 def test_who_does_not_reach_the_scheduler_is_told_so(site: Site) -> None:
     node = site.cluster.on(site.start("calm-otter")["node"])
     connects = [str(site.cluster.python), "-c", "import hpclab; hpclab.SessionCluster()"]
-    node.cut()
+    port = urlsplit(json.loads(site.file("calm-otter", "addresses.json").read_text())["addresses"][0]).port
+    # the port alone: a node that is silent for 10 s is lost for Slurm, and the session with it
+    node.shut(port)
     try:
         done = site.cluster.on("login").run(connects, check=False, timeout_s=60)
     finally:
-        node.mend()
+        node.open(port)
     error = done.stderr.partition("hpclab.errors.NotRunning: ")[2]
     assert error.startswith("calm-otter: none of the scheduler's addresses answers from login: tls://")
     assert error.endswith("look with `hpclab status calm-otter`\n")

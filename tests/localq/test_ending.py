@@ -7,7 +7,7 @@ import sys
 import pytest
 from waiting import until
 
-from localq.harness import alive, pid_in, script
+from localq.harness import LOCALQ, alive, pid_in, script
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux only")
 
@@ -38,6 +38,19 @@ def test_a_pending_job_is_cancelled_at_once(a_queue, a_gate):
     a_gate.open()
     assert a_queue.end_of("1")["state"] == "COMPLETED"
     assert a_queue.status("2")["2"] == job
+
+
+@pytest.mark.parametrize("_again", range(3))
+def test_who_cancels_its_own_job_hears_that_it_is_done(a_queue, _again):
+    """Every process of the job is told to end, the one that says so among them."""
+    cancel = " ".join([*LOCALQ, "cancel", "1"])
+    body = f"""
+        trap 'told=1' TERM
+        {cancel}; status=$?
+        while [ -z "$told" ]; do sleep 0.02; done
+        echo cancelled: $status"""
+    job = a_queue.end_of(a_queue.submit(script(body, output="out")))
+    assert (job["state"], (a_queue.work / "out").read_text()) == ("CANCELLED", "cancelled: 0\n")
 
 
 def test_cancel_tells_every_process_and_does_not_wait(a_queue, a_gate, another_gate):

@@ -115,6 +115,14 @@ class Node:
         for interface in interfaces or self._interfaces():
             self._nft(f"delete table netdev cut-{interface}")
 
+    def shut(self, port: int) -> None:
+        """From now on nobody from elsewhere hears a word from this port of it; all else goes on."""
+        rule = f'iifname != "lo" tcp dport {port} drop'
+        self._nft(f"add table inet shut-{port} {{ chain input {{ type filter hook input priority 0; {rule}; }}; }}")
+
+    def open(self, port: int) -> None:
+        self._nft(f"delete table inet shut-{port}")
+
     def _interfaces(self) -> list[str]:
         if self.name == "login":
             return ["ext0", "int0"]
