@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpclab.inside import failure
-from hpclab.inside.patience import Patience, say_it_once
+from hpclab.inside.once import say_it_once
+from hpclab.inside.patience import Patience
 from hpclab.inside.program_plan import SCRIPT_RANK, ProgramPlan, rank_variables, wants_end
 from hpclab.inside.program_script import run_script
 from hpclab.inside.report import announce, note, report
